@@ -1,0 +1,22 @@
+"""The GAN loss whose generator keeps its gradient when it loses (Goodfellow et al. 2014, section 3)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from ganforge.losses.loss import Loss
+
+
+class NonSaturating(Loss):
+    """With D = sigmoid(logit), r the real and f the fake logits:
+
+    L_D = -E[log D(x)] - E[log(1 - D(G(z)))] = E[softplus(-r)] + E[softplus(f)]
+    L_G = -E[log D(G(z))]                    = E[softplus(-f)]
+    """
+
+    def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        return softplus(-real_logits).mean() + softplus(fake_logits).mean()
+
+    def generator_loss(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+        return softplus(-fake_logits).mean()
