@@ -1,0 +1,1 @@
+"""Data sets: fixed, ordered samples with labels."""

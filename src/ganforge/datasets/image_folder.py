@@ -1,0 +1,222 @@
+"""Your own images: any folder or ZIP file of JPEG, PNG, WebP or BMP files, of any mode, size and aspect."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from PIL import UnidentifiedImageError
+from torch import Tensor
+
+from ganforge.datasets.files import Files, open_files
+from ganforge.datasets.folder_labels import Labels, find_labels
+from ganforge.datasets.pictures import MODES, Resize, is_grey, open_image, square
+from ganforge.datasets.progress import show_progress
+from ganforge.datasets.samples import DataError, Samples, TensorSamples
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+CHUNK = 64
+
+OnCorrupt = Literal["refuse", "skip"]
+
+log = logging.getLogger(__name__)
+
+
+class StreamedImages(Samples):
+    """Images that are read and decoded when asked for; may be pickled and used in any process."""
+
+    def __init__(
+        self,
+        files: Files,
+        names: Sequence[str],
+        labels: Labels,
+        size: int,
+        channels: int,
+        resize: Resize,
+        flip: bool,
+    ) -> None:
+        super().__init__(
+            name=files.root.stem,
+            shape=(channels, size, size),
+            labels=labels.values,
+            class_names=labels.class_names,
+            num_classes=labels.num_classes,
+            in_memory=False,
+            flip=flip,
+        )
+        self.files = files
+        self.names = list(names)
+        self.resize = resize
+
+    def __getitem__(self, index: int) -> Tensor:
+        channels, size, _ = self.shape
+        name = self.names[index]
+        try:
+            return square(self.files.read(name), size, channels, self.resize)
+        except Exception as error:  # Pillow and zipfile raise a dozen kinds for a damaged file
+            raise _corrupt(self.files, name, error) from error
+
+    def batch(self, indices: Tensor) -> Tensor:
+        return torch.stack([self[index] for index in indices.tolist()])
+
+    def fingerprint(self) -> str:
+        """Of names, sizes, and CRCs (ZIP) or times of change (folder), instead of pixels."""
+        digest = hashlib.sha256(repr((self.shape, self.resize, self.num_classes)).encode())
+        for name, label in zip(self.names, self.labels.tolist(), strict=True):
+            digest.update(f"{name}\n{self.files.stamp(name)}\n{label}\n".encode())
+        return digest.hexdigest()
+
+
+def image_folder(
+    root: str | Path | None,
+    image_size: int | None = None,
+    channels: int | None = None,
+    num_classes: int | None = None,
+    resize: Resize = "crop",
+    flip: bool = False,
+    on_corrupt: OnCorrupt = "refuse",
+    verify: bool = True,
+    memory_gb: float = 1.0,
+) -> Samples:
+    """All images below a folder or in a ZIP file, sorted by name.
+
+    Args:
+        root: the folder or ZIP file.
+        image_size: the side of the square images; None takes the first image's shorter side.
+        channels: 1, 3 or 4 (RGBA); None takes 1 when the first image is grey, else 3. Transparency is
+            composited on white unless 4.
+        num_classes: None takes what dataset.json or the sub-folders say, another number checks it, 0 drops
+            the labels.
+        resize: how to make an image square: `crop` its centre, `pad` with black, or `stretch`.
+        flip: whether the trainer may mirror images.
+        on_corrupt: whether a damaged image stops the program or is left out with a warning.
+        verify: whether a set too large for memory is decoded once, before training, to find damaged images.
+        memory_gb: sets of up to this many decoded gigabytes (10^9 bytes) live in memory, larger are streamed.
+
+    Raises:
+        DataError: anything that is wrong with the files or these arguments.
+    """
+    _check_arguments(image_size, channels, resize, on_corrupt)
+    files = open_files(root)
+    names = [name for name in files.names if name.lower().endswith(EXTENSIONS)]
+    if not names:
+        found = "no files" if not files.names else f"{len(files.names)} files but no images"
+        raise DataError(f"data.root={files.root} holds {found}: images end in {', '.join(EXTENSIONS)}")
+    labels = find_labels(files, names, num_classes)
+    if image_size is None or channels is None:
+        first_size, first_channels = _first_facts(files, names, on_corrupt)
+        image_size, channels = image_size or first_size, channels or first_channels
+    streamed = StreamedImages(files, names, labels, image_size, channels, resize, flip)
+    if len(names) * channels * image_size**2 > memory_gb * 1e9:
+        if not verify:
+            return streamed
+        kept = _decode_all(streamed, lambda index, image: None, on_corrupt, "verifying images")
+        chosen = Labels(labels.values[kept], labels.num_classes, labels.class_names)
+        kept_names = [names[index] for index in kept]
+        return StreamedImages(files, kept_names, chosen, image_size, channels, resize, flip)
+    data = torch.empty(len(names), channels, image_size, image_size, dtype=torch.uint8)
+    kept = _decode_all(streamed, data.__setitem__, on_corrupt, "loading images")
+    if len(kept) < len(names):
+        data = data[kept]
+    return TensorSamples(
+        streamed.name,
+        data,
+        labels.values[kept],
+        labels.class_names,
+        num_classes=labels.num_classes,
+        flip=flip,
+    )
+
+
+def _check_arguments(image_size: int | None, channels: int | None, resize: str, on_corrupt: str) -> None:
+    if image_size is not None and image_size < 1:
+        raise DataError(f"data.image_size={image_size} is no size: it must be at least 1")
+    if channels is not None and channels not in MODES:
+        raise DataError(f"data.channels={channels} is not known: take 1 (grey), 3 (RGB) or 4 (RGBA)")
+    if resize not in get_args(Resize):
+        raise DataError(f"data.resize={resize} is not known: take one of {', '.join(get_args(Resize))}")
+    if on_corrupt not in get_args(OnCorrupt):
+        raise DataError(
+            f"data.on_corrupt={on_corrupt} is not known: take one of {', '.join(get_args(OnCorrupt))}"
+        )
+
+
+def _first_facts(files: Files, names: Sequence[str], on_corrupt: OnCorrupt) -> tuple[int, int]:
+    """The shorter side and the channels (1 or 3) of the first image that can be decoded."""
+    for name in names:
+        try:
+            image = open_image(files.read(name))
+        except Exception as error:
+            if on_corrupt == "refuse":
+                raise _corrupt(files, name, error) from error
+        else:
+            return min(image.size), 1 if is_grey(image) else 3
+    raise _all_corrupt(files, len(names))
+
+
+def _decode_all(
+    images: StreamedImages, receive: Callable[[int, Tensor], None], on_corrupt: OnCorrupt, what: str
+) -> list[int]:
+    """Decodes every image, on all cores, into `receive(index, image)`; the indices of the undamaged ones."""
+
+    def decode(start: int) -> list[tuple[int, DataError]]:
+        failures = []
+        for index in range(start, min(start + CHUNK, len(images))):
+            try:
+                receive(index, images[index])
+            except DataError as error:
+                failures.append((index, error))
+        return failures
+
+    failures: list[tuple[int, DataError]] = []
+
+    def collect(chunks: Iterator[list[tuple[int, DataError]]]) -> Iterator[int]:
+        for chunk in chunks:
+            if chunk and on_corrupt == "refuse":
+                raise chunk[0][1]
+            failures.extend(chunk)
+            yield CHUNK
+
+    # Pillow's decoders and filters let other threads run.
+    pool = ThreadPoolExecutor(
+        min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
+    )
+    try:
+        for _ in show_progress(collect(pool.map(decode, range(0, len(images), CHUNK))), len(images), what):
+            pass
+    finally:
+        pool.shutdown(cancel_futures=True)
+    if failures:
+        if len(failures) == len(images):
+            raise _all_corrupt(images.files, len(images))
+        shown = ", ".join(images.names[index] for index, _ in failures[:5])
+        more = ", ..." if len(failures) > 5 else ""
+        log.warning(
+            "%s: left out %d of %d images as corrupt: %s%s",
+            images.files.root,
+            len(failures),
+            len(images),
+            shown,
+            more,
+        )
+    corrupt = {index for index, _ in failures}
+    return [index for index in range(len(images)) if index not in corrupt]
+
+
+def _corrupt(files: Files, name: str, error: Exception) -> DataError:
+    reason = (
+        "it is no JPEG, PNG, WebP or BMP file" if isinstance(error, UnidentifiedImageError) else str(error)
+    )
+    return DataError(
+        f"{files.root}/{name} cannot be decoded ({reason}): replace or remove it, or set data.on_corrupt=skip"
+    )
+
+
+def _all_corrupt(files: Files, count: int) -> DataError:
+    return DataError(
+        f"data.root={files.root}: none of its {count} images can be decoded, so nothing is left to train on"
+    )
