@@ -1,0 +1,72 @@
+"""What every game is: two players who alternate, the terms each minimises, and how to sample."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from ganforge.draws import Draws
+
+Batch = Mapping[str, Tensor]
+Terms = dict[str, Tensor]
+
+
+@dataclass
+class Turn:
+    """The moment of play, handed to the game for every term it computes.
+
+    Attributes:
+        images_seen: real images shown to the discriminator before this round, all ranks together.
+        round: the round's index; a round is n discriminator updates and one generator update.
+        draws: this round's random numbers.
+        observations: means of what the game wants logged beside its terms, detached scalars by name.
+    """
+
+    images_seen: int
+    round: int
+    draws: Draws
+    observations: dict[str, Tensor] = field(default_factory=dict)
+
+    def observe(self, name: str, value: Tensor) -> None:
+        """Notes the mean of `value`, a tensor of any shape, on the device."""
+        self.observations[name] = value.detach().float().mean()
+
+
+class Game(nn.Module, ABC):
+    """Two sides and their terms. A game knows no optimizer, device, logging or training loop.
+
+    Everything the generator's optimizer steps lives in `generator_side`, everything the discriminator's steps in
+    `discriminator_side`: a game with an encoder or with two generators puts them in an `nn.ModuleDict`.
+    """
+
+    generator_side: nn.Module
+    discriminator_side: nn.Module
+
+    @property
+    def generator_uses_real(self) -> bool:
+        """Whether the generator's terms look at the batch; where not, it may be called with any batch of that size."""
+        return True
+
+    @abstractmethod
+    def discriminator_terms(self, batch: Batch, turn: Turn) -> Terms:
+        """Named scalars whose sum the discriminator side minimises; no gradient reaches the generator side."""
+
+    @abstractmethod
+    def generator_terms(self, batch: Batch, turn: Turn) -> Terms:
+        """Named scalars whose sum the generator side minimises."""
+
+    def after_discriminator_step(self) -> None:
+        """Called after each step of the discriminator's optimizer: constraints on weights go here."""
+        return None
+
+    @abstractmethod
+    def sample(self, draws: Draws, labels: Tensor, generator_side: nn.Module | None = None) -> Tensor:
+        """Samples for int64 `labels` (B,): float32 images (B, C, H, W) in [-1, 1], or vectors (B, D).
+
+        Args:
+            generator_side: weights to use in place of the game's own, such as their moving average.
+        """

@@ -1,0 +1,92 @@
+"""Image synthesis (Goodfellow et al. 2014): from noise, and labels where there are any, to images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ganforge.draws import Draws
+from ganforge.games.game import Batch, Game, Terms, Turn
+from ganforge.losses.loss import Loss
+from ganforge.penalties.penalty import CriticPenalty, ParameterPenalty, Penalty, Projection
+
+
+class Synthesis(Game):
+    """A generator against a discriminator.
+
+    Batch: `images` float32 (B, C, H, W) in [-1, 1] (or vectors (B, D)) and `labels` int64 (B,), all 0 without classes.
+    Fakes are drawn for the batch's own labels, so real and fake have the same class frequencies.
+
+    Args:
+        generator: `(z (B, latent_dim), labels (B,)) -> images`, with an attribute `latent_dim`.
+        discriminator: `(images, labels) -> logits (B,)`; higher is more real.
+        loss: the pair of adversarial losses.
+        penalties: by the name they are logged under.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        loss: Loss,
+        penalties: Mapping[str, Penalty] | None = None,
+    ) -> None:
+        super().__init__()
+        self.generator_side = generator
+        self.discriminator_side = discriminator
+        self.loss = loss
+        self.penalties = nn.ModuleDict(dict(penalties or {}))
+
+    @property
+    def latent_dim(self) -> int:
+        return int(self.generator_side.latent_dim)  # type: ignore[arg-type]
+
+    @property
+    def generator_uses_real(self) -> bool:
+        return self.loss.generator_uses_real
+
+    def discriminator_terms(self, batch: Batch, turn: Turn) -> Terms:
+        real, labels = batch["images"], batch["labels"]
+        with torch.no_grad():
+            fake = self.sample(turn.draws, labels)
+        real_logits = self.discriminator_side(real, labels)
+        fake_logits = self.discriminator_side(fake, labels)
+        turn.observe("real_logits", real_logits)
+        turn.observe("fake_logits", fake_logits)
+        turn.observe("accuracy_real", real_logits > 0)
+        turn.observe("accuracy_fake", fake_logits < 0)
+        terms = {"adversarial": self.loss.discriminator_loss(real_logits, fake_logits)}
+
+        def critic(images: Tensor) -> Tensor:
+            return self.discriminator_side(images, labels)  # type: ignore[no-any-return]
+
+        for name, penalty in self.penalties.items():
+            # Lazy regularisation (Karras et al. 2020, appendix B): every n-th round, n times as strong.
+            if turn.round % penalty.every == 0:
+                if isinstance(penalty, CriticPenalty):
+                    terms[name] = penalty(critic, real, fake, turn.draws) * penalty.every
+                elif isinstance(penalty, ParameterPenalty):
+                    terms[name] = penalty(self.discriminator_side) * penalty.every
+        return terms
+
+    def generator_terms(self, batch: Batch, turn: Turn) -> Terms:
+        labels = batch["labels"]
+        fake = self.sample(turn.draws, labels)
+        fake_logits = self.discriminator_side(fake, labels)
+        real_logits = None
+        if self.loss.generator_uses_real:
+            with torch.no_grad():
+                real_logits = self.discriminator_side(batch["images"], labels)
+        return {"adversarial": self.loss.generator_loss(real_logits, fake_logits)}
+
+    def after_discriminator_step(self) -> None:
+        for penalty in self.penalties.values():
+            if isinstance(penalty, Projection):
+                penalty.project_(self.discriminator_side)
+
+    def sample(self, draws: Draws, labels: Tensor, generator_side: nn.Module | None = None) -> Tensor:
+        generator = self.generator_side if generator_side is None else generator_side
+        z = draws.normal(len(labels), self.latent_dim, device=labels.device)
+        return generator(z, labels)  # type: ignore[no-any-return]

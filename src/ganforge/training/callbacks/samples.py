@@ -1,0 +1,81 @@
+"""Pictures of what the generator makes of the same latents, from the first round to the last."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+import torch
+from lightning import Trainer
+from torch import Tensor
+
+from ganforge.draws import Draws
+from ganforge.images import grid, read_png, save_animation, save_png, scatter, to_uint8
+from ganforge.training.callbacks.periodic import Periodic
+from ganforge.training.module import AdversarialModule
+from ganforge.training.run import Run
+
+log = logging.getLogger("ganforge")
+
+
+class Samples(Periodic):
+    """A grid from fixed latents, one row a class, at the start, each `every_kimg` and at the end; then an animation.
+
+    2-D samples are drawn as points over the centres of the real modes.
+
+    Args:
+        every_kimg: period of the grids.
+        columns: pictures in a row.
+        rows: rows where there are no classes, and the most rows where there are.
+        points: how many samples of 2-D data.
+        animation: file in the run's folder, `.webp` or `.gif`; None for none.
+    """
+
+    at_start = True
+
+    def __init__(
+        self,
+        every_kimg: float = 10.0,
+        columns: int = 10,
+        rows: int = 10,
+        points: int = 2000,
+        animation: str | None = "samples.webp",
+    ) -> None:
+        super().__init__(every_kimg)
+        self.columns = columns
+        self.rows = rows
+        self.points = points
+        self.animation = animation
+
+    def act(self, trainer: Trainer, module: AdversarialModule, run: Run) -> None:
+        picture = self._picture(module, run)
+        folder = run.folder / "samples"
+        try:
+            folder.mkdir(exist_ok=True)
+            save_png(folder / f"{module.kimg:010.3f}_kimg.png", picture)
+            if self.animation is not None and run.reached_total(module.images_seen):
+                self._animate(folder, run.folder / self.animation, module.kimg)
+        except OSError as error:
+            log.warning("the sample grid could not be written: %s", error)
+        run.loggers.picture("samples", picture, module.images_seen)
+
+    @torch.no_grad()
+    def _picture(self, module: AdversarialModule, run: Run) -> Tensor:
+        classes = min(len(run.class_counts), self.rows)
+        rows = classes or self.rows
+        labels = torch.arange(rows).repeat_interleave(self.columns) if classes else torch.zeros(rows * self.columns)
+        labels = labels.to(device=module.device, dtype=torch.int64)
+        samples = module.game.sample(Draws(run.seed, "samples"), labels, module.ema.average)
+        if samples.ndim == 4:
+            return grid(to_uint8(samples).cpu(), columns=self.columns)
+        labels = torch.zeros(self.points, dtype=torch.int64, device=module.device)
+        points = module.game.sample(Draws(run.seed, "samples"), labels, module.ema.average).cpu()
+        reference = points if run.real_points is None else run.real_points
+        return scatter(points, extent=1.3 * reference.abs().max().item(), reference=run.real_points)
+
+    def _animate(self, folder: Path, target: Path, until_kimg: float) -> None:
+        frames = sorted(folder.glob("*_kimg.png"))
+        frames = [f for f in frames if float(re.sub("_kimg$", "", f.stem)) <= until_kimg]
+        pause = max(40, min(500, 8000 // max(len(frames), 1)))
+        save_animation(target, [read_png(frame) for frame in frames], milliseconds=pause)

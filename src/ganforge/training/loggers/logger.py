@@ -1,0 +1,82 @@
+"""The contract of a logger, and the group that keeps a failing one from stopping the run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+log = logging.getLogger("ganforge")
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What a logger learns of the run at its start.
+
+    Attributes:
+        folder: the run's folder.
+        name: the experiment's name.
+        tags: the user's.
+        config: the resolved configuration, plain data.
+        images_seen: 0, or where a resumed run goes on.
+    """
+
+    folder: Path
+    name: str
+    tags: Sequence[str] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    images_seen: int = 0
+
+
+class Logger:
+    """Does nothing: override what the destination can show. Every call carries the clock."""
+
+    def start(self, run: RunInfo) -> None:
+        """Opens the destination."""
+
+    def metrics(self, values: Mapping[str, float], images_seen: int) -> None:
+        """Logs figures by name."""
+
+    def picture(self, name: str, picture: Tensor, images_seen: int) -> None:
+        """Logs a picture, uint8 (C, H, W)."""
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """Sets figures that describe the run as a whole."""
+
+    def finish(self, exit_code: int) -> None:
+        """Closes the destination."""
+
+
+class Loggers:
+    """Several loggers as one. The first failure of a logger is said once, and that logger is left out from then on."""
+
+    def __init__(self, loggers: Mapping[str, Logger]) -> None:
+        self._loggers = dict(loggers)
+
+    def start(self, run: RunInfo) -> None:
+        self._each(lambda logger: logger.start(run))
+
+    def metrics(self, values: Mapping[str, float], images_seen: int) -> None:
+        values = {"kimg": images_seen / 1000, **values}
+        self._each(lambda logger: logger.metrics(values, images_seen))
+
+    def picture(self, name: str, picture: Tensor, images_seen: int) -> None:
+        self._each(lambda logger: logger.picture(name, picture, images_seen))
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        self._each(lambda logger: logger.summary(values))
+
+    def finish(self, exit_code: int) -> None:
+        self._each(lambda logger: logger.finish(exit_code))
+
+    def _each(self, call: Callable[[Logger], None]) -> None:
+        for name, logger in list(self._loggers.items()):
+            try:
+                call(logger)
+            except Exception as error:
+                del self._loggers[name]
+                log.warning("logger %s failed and is left out from now on: %s: %s", name, type(error).__name__, error)

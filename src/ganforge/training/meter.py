@@ -1,0 +1,55 @@
+"""Means of logged scalars over an interval, kept on the device: one transfer an interval, none a round."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+class NonFiniteLossError(RuntimeError):
+    """A term of the game, or a player's weights, became NaN or infinite; training from here on would be lost work."""
+
+
+class Meter:
+    """Collects detached scalars by name; `means()` hands out the interval's means and starts the next one."""
+
+    fold_at = 256  # bounds the memory of a long interval
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[Tensor]] = defaultdict(list)
+        self._folded: dict[str, tuple[Tensor, int]] = {}
+
+    def add(self, prefix: str, values: Mapping[str, Tensor]) -> None:
+        for name, value in values.items():
+            pending = self._values[prefix + name]
+            pending.append(value.detach())
+            if len(pending) >= self.fold_at:
+                self._fold(prefix + name)
+
+    def means(self) -> dict[str, float]:
+        """Means by name since the last call.
+
+        Raises:
+            NonFiniteLossError: naming the first value that was NaN or infinite at any time in the interval.
+        """
+        for name in list(self._values):
+            self._fold(name)
+        if not self._folded:
+            return {}
+        names = list(self._folded)
+        means = torch.stack([total / count for total, count in self._folded.values()]).tolist()
+        self._folded.clear()
+        result = dict(zip(names, means, strict=True))
+        for name, mean in result.items():
+            if not math.isfinite(mean):
+                raise NonFiniteLossError(f"{name} became {mean}")
+        return result
+
+    def _fold(self, name: str) -> None:
+        pending = self._values.pop(name)
+        total, count = self._folded.get(name, (0.0, 0))
+        self._folded[name] = (torch.stack(pending).double().sum() + total, count + len(pending))

@@ -1,0 +1,192 @@
+"""The LightningModule that plays any game: discriminator and generator updates in turn, counted in images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ganforge.draws import Draws, derive_seed
+from ganforge.games.game import Batch, Game, Terms, Turn
+from ganforge.images import to_float
+from ganforge.training.ema import EMA
+from ganforge.training.meter import Meter, NonFiniteLossError
+from ganforge.training.rounds import flip_horizontally
+from ganforge.training.run import Run
+from ganforge.training.schedules import Schedule
+
+
+@dataclass
+class Player:
+    """How one side learns.
+
+    Attributes:
+        optimizer: parameters -> optimizer.
+        schedule: kimg -> factor of the optimizer's learning rate.
+        clip_norm: bound of the gradient's 2-norm over the side's parameters; None for no bound.
+    """
+
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
+    schedule: Schedule
+    clip_norm: float | None = None
+
+
+class AdversarialModule(LightningModule):
+    """Alternates the two players of a game.
+
+    A round is `discriminator_steps` updates of the discriminator side, each on `batch_size` fresh images, and one of
+    the generator side. `images_seen` is the clock of everything. All randomness of round k follows from (seed, k).
+
+    Args:
+        game: the rules of play.
+        discriminator, generator: how each side learns.
+        ema: moving average of the generator side.
+        seed: the run's seed.
+        batch_size: images an update sees, over all ranks and micro-batches.
+        discriminator_steps: discriminator updates a round.
+        accumulate: micro-batches an update's batch is cut into, to save memory.
+        flip: whether real images are mirrored at random.
+        gradient_norm_every: rounds between measurements of both gradient norms.
+
+    Raises:
+        ValueError: when `batch_size` cannot be cut into `accumulate` micro-batches.
+    """
+
+    def __init__(
+        self,
+        game: Game,
+        *,
+        discriminator: Player,
+        generator: Player,
+        ema: EMA,
+        seed: int = 0,
+        batch_size: int = 64,
+        discriminator_steps: int = 1,
+        accumulate: int = 1,
+        flip: bool = False,
+        gradient_norm_every: int = 8,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        if accumulate < 1 or batch_size % accumulate:
+            raise ValueError(f"batch_size={batch_size} cannot be cut into accumulate={accumulate} equal micro-batches")
+        if discriminator_steps < 1:
+            raise ValueError(f"discriminator_steps={discriminator_steps} must be at least 1")
+        self.game = game
+        self.ema = ema
+        self.players = {"discriminator": discriminator, "generator": generator}
+        self.seed = seed
+        self.batch_size = batch_size
+        self.discriminator_steps = discriminator_steps
+        self.accumulate = accumulate
+        self.flip = flip
+        self.gradient_norm_every = gradient_norm_every
+        self.run: Run | None = None
+        self.images_seen = 0
+        self.round = 0
+        self.meter = Meter()
+        self._parameters_of = {
+            "discriminator": [p for p in game.discriminator_side.parameters() if p.requires_grad],
+            "generator": [p for p in game.generator_side.parameters() if p.requires_grad],
+        }
+
+    @property
+    def images_per_round(self) -> int:
+        return self.batch_size * self.discriminator_steps
+
+    @property
+    def kimg(self) -> float:
+        return self.images_seen / 1000
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        return [player.optimizer(self._parameters_of[side]) for side, player in self.players.items()]
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        # Networks that draw from the global generator (dropout) repeat themselves after a resume as well.
+        torch.default_generator.manual_seed(derive_seed(self.seed, "global", self.round))
+        turn = Turn(self.images_seen, self.round, Draws(self.seed, self.round))
+        batches = self._micro_batches(batch, turn.draws)
+        steps = [batches[i : i + self.accumulate] for i in range(0, len(batches), self.accumulate)]
+        discriminator_optimizer, generator_optimizer = self.optimizers()  # type: ignore[misc]
+        for micro_batches in steps:
+            self._update("discriminator", discriminator_optimizer, self.game.discriminator_terms, micro_batches, turn)
+            self.game.after_discriminator_step()
+        self._set_trainable("discriminator", False)
+        self._update("generator", generator_optimizer, self.game.generator_terms, steps[-1], turn)
+        self._set_trainable("discriminator", True)
+        self.meter.add("train/discriminator/", turn.observations)
+        self.images_seen += self.images_per_round
+        self.round += 1
+        self.ema.update(self.game.generator_side, self.images_seen, self.images_per_round)
+
+    def learning_rates(self) -> dict[str, float]:
+        """The next round's learning rate of each player, by logged name."""
+        optimizers = zip(self.players, self.trainer.optimizers, strict=True)
+        return {f"train/{side}/learning_rate": o.param_groups[0]["lr"] for side, o in optimizers}
+
+    def check_finite(self) -> None:
+        """Raises NonFiniteLossError where a side holds a NaN or infinite weight, naming the term it came from."""
+        for side, parameters in self._parameters_of.items():
+            if parameters and not torch.isfinite(_total_norm(parameters)):
+                self.meter.means()  # names the term, where one was not finite
+                raise NonFiniteLossError(f"the {side}'s weights became NaN or infinite")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["clock"] = {"images_seen": self.images_seen, "round": self.round}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.images_seen = checkpoint["clock"]["images_seen"]
+        self.round = checkpoint["clock"]["round"]
+
+    def _micro_batches(self, batch: Mapping[str, Tensor], draws: Draws) -> list[Batch]:
+        """The round's micro-batches with images in [-1, 1]: `accumulate` for each discriminator step, in order."""
+        images = batch["images"]
+        if images.dtype == torch.uint8:
+            images = to_float(images)
+        if self.flip:
+            images = flip_horizontally(images, draws)
+        size = self.batch_size // self.accumulate
+        pairs = zip(images.split(size), batch["labels"].split(size), strict=True)
+        return [{"images": i, "labels": l} for i, l in pairs]
+
+    def _update(
+        self,
+        side: str,
+        optimizer: Any,
+        terms_of: Callable[[Batch, Turn], Terms],
+        micro_batches: list[Batch],
+        turn: Turn,
+    ) -> None:
+        player, parameters = self.players[side], self._parameters_of[side]
+        for group in optimizer.param_groups:
+            group["lr"] = optimizer.defaults["lr"] * player.schedule(turn.images_seen / 1000)
+        optimizer.zero_grad()
+        for micro_batch in micro_batches:
+            terms = terms_of(micro_batch, turn)
+            self.meter.add(f"train/{side}/", terms)
+            self.manual_backward(sum(terms.values()) / len(micro_batches))
+        self._bound_gradient(side, player, parameters, turn.round)
+        optimizer.step()
+
+    def _bound_gradient(self, side: str, player: Player, parameters: list[nn.Parameter], round_: int) -> None:
+        if player.clip_norm is None and round_ % self.gradient_norm_every:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norm = _total_norm(gradients)
+        self.meter.add(f"train/{side}/", {"gradient_norm": norm})
+        if player.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, player.clip_norm, norm)
+
+    def _set_trainable(self, side: str, trainable: bool) -> None:
+        for parameter in self._parameters_of[side]:
+            parameter.requires_grad = trainable
+
+
+def _total_norm(tensors: Iterable[Tensor]) -> Tensor:
+    norms = torch._foreach_norm([t.detach() for t in tensors])
+    return torch.linalg.vector_norm(torch.stack(norms))

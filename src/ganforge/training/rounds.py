@@ -1,0 +1,137 @@
+"""The stream of training batches: which images a round shows is a function of the seed and of the images seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ganforge.draws import Draws, derive_seed
+
+
+class Samples(Protocol):
+    """What training asks of a data set: see ganforge.datasets.samples.Samples."""
+
+    labels: Tensor
+    num_classes: int
+    in_memory: bool
+    flip: bool
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Tensor: ...
+    def batch(self, indices: Tensor) -> Tensor: ...
+
+
+class RoundIndices:
+    """Endless int64 indices, `images_per_round` at a time: epoch after epoch, each a permutation of its own.
+
+    Args:
+        length: number of images in the data set.
+        images_per_round: images one round shows, all discriminator steps and all ranks together.
+        seed: the run's seed.
+        start: returns the number of images already seen; asked when an iteration starts.
+    """
+
+    def __init__(self, length: int, images_per_round: int, seed: int, start: Callable[[], int]) -> None:
+        self.length = length
+        self.images_per_round = images_per_round
+        self.seed = seed
+        self.start = start
+
+    def __iter__(self) -> Iterator[Tensor]:
+        epoch, offset = divmod(self.start(), self.length)
+        pending = self._permutation(epoch)[offset:]
+        while True:
+            while len(pending) < self.images_per_round:
+                epoch += 1
+                pending = torch.cat([pending, self._permutation(epoch)])
+            yield pending[: self.images_per_round]
+            pending = pending[self.images_per_round :]
+
+    def _permutation(self, epoch: int) -> Tensor:
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "epoch", epoch))
+        return torch.randperm(self.length, generator=generator)
+
+
+class Rounds(LightningDataModule):
+    """A round's batch at a time: `images` uint8 (or float32 vectors) and `labels` int64, as the data set holds them.
+
+    Data in memory is indexed as one tensor; larger data is decoded by workers ahead of time.
+
+    Args:
+        data: the data set.
+        conditional: whether labels are handed on; zeros otherwise.
+        images_per_round: images one round shows.
+        seed: the run's seed.
+        start: returns the number of images already seen.
+        workers: processes that decode images of data that is not in memory.
+    """
+
+    def __init__(
+        self,
+        data: Samples,
+        *,
+        conditional: bool,
+        images_per_round: int,
+        seed: int,
+        start: Callable[[], int],
+        workers: int = 2,
+    ) -> None:
+        super().__init__()
+        self.data = data
+        self.workers = workers
+        self.labels = data.labels if conditional else torch.zeros(len(data), dtype=torch.int64)
+        self.indices = RoundIndices(len(data), images_per_round, seed, start)
+
+    def train_dataloader(self) -> Iterable[dict[str, Tensor]]:
+        if self.data.in_memory:
+            return _InMemoryRounds(self.data, self.labels, self.indices)
+        labelled: Any = _Labelled(self.data, self.labels)
+        return DataLoader(
+            labelled,
+            batch_sampler=_Lists(self.indices),  # type: ignore[arg-type]
+            num_workers=self.workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.workers > 0,
+        )
+
+
+class _InMemoryRounds:
+    def __init__(self, data: Samples, labels: Tensor, indices: RoundIndices) -> None:
+        self.data, self.labels, self.indices = data, labels, indices
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for indices in self.indices:
+            yield {"images": self.data.batch(indices), "labels": self.labels[indices]}
+
+
+class _Labelled:
+    """One image and its label: what a worker of a DataLoader makes."""
+
+    def __init__(self, data: Samples, labels: Tensor) -> None:
+        self.data, self.labels = data, labels
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"images": self.data[index], "labels": self.labels[index]}
+
+
+class _Lists:
+    def __init__(self, indices: RoundIndices) -> None:
+        self.indices = indices
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for indices in self.indices:
+            yield indices.tolist()
+
+
+def flip_horizontally(images: Tensor, draws: Draws) -> Tensor:
+    """Each of (B, C, H, W) mirrored left to right with probability 1/2."""
+    mirrored = draws.uniform(len(images), device=images.device) < 0.5
+    return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
