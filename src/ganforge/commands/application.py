@@ -1,0 +1,109 @@
+"""The one entry point: finds the command, runs it under Hydra, and says what went wrong in one message."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from ganforge import __version__
+from ganforge.commands.errors import UserError
+from ganforge.commands.help import COMMANDS, command_help, overview
+from ganforge.commands.nearest import did_you_mean
+
+log = logging.getLogger("ganforge")
+
+
+def main() -> int:
+    """Runs the command in sys.argv; returns the exit code: 0, 2 for the user's mistakes, 1 for a run that failed."""
+    words = sys.argv[1:]
+    _log_to_stderr()
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if words[0] == "--version":
+        print(f"ganforge {__version__}")
+        return 0
+    command, overrides = words[0], words[1:]
+    if command not in COMMANDS:
+        return _fail(f"there is no command {command!r}{did_you_mean(command, COMMANDS)}: it is one of {', '.join(COMMANDS)}")
+    if any(word in ("-h", "--help") for word in overrides):
+        print(command_help(command))
+        return 0
+    try:
+        return _run(command, overrides)
+    except UserError as error:
+        return _fail(str(error))
+    except OSError as error:  # Hydra could not make the run's folder
+        if error.filename is None:
+            raise
+        return _fail(f"{error.filename} cannot be written: {error.strerror}; hydra.run.dir=... chooses another folder")
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(command: str, overrides: list[str]) -> int:
+    from ganforge.commands.configuration import run_with_hydra
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us instead of being printed with a traceback
+    sys.path.insert(0, os.getcwd())  # a user's own loss or network is named by `_target_: my_file.MyLoss`
+    if command == "train":
+        from ganforge.commands.train import RunFailedError, resume_overrides
+
+        overrides = resume_overrides(overrides)
+    else:
+        RunFailedError = UserError  # type: ignore[misc,assignment]
+    module = importlib.import_module(f"ganforge.commands.{command}")
+    try:
+        _with_arguments(overrides, lambda restored: run_with_hydra(command, restored(getattr(module, command))))
+    except RunFailedError as error:
+        if isinstance(error, UserError):
+            raise
+        print(f"ganforge: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _with_arguments(overrides: list[str], call: Callable[[Callable[[Any], Any]], None]) -> None:
+    """Shows Hydra the overrides alone, and the job the command line as it was typed: child processes repeat that."""
+    typed = sys.argv
+
+    def restored(job: Any) -> Any:
+        def run(config: Any) -> Any:
+            seen, sys.argv = sys.argv, typed
+            try:
+                return job(config)
+            finally:
+                sys.argv = seen
+
+        return run
+
+    sys.argv = [typed[0], *overrides]
+    try:
+        call(restored)
+    finally:
+        sys.argv = typed
+
+
+def _fail(message: str) -> int:
+    print(f"ganforge: {message}", file=sys.stderr)
+    return 2
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter())
+    log.handlers[:] = [handler]
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+class _Formatter(logging.Formatter):
+    """Plain lines; a warning says that it is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"

@@ -1,0 +1,135 @@
+"""From configuration to objects: every `_target_` is checked against its signature before anything is built."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_type_hints
+
+import hydra.utils
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+
+from ganforge.commands.errors import UserError
+from ganforge.commands.nearest import did_you_mean
+
+Config = dict[str, Any]
+
+# What a checkpoint's configuration may name. Everything else needs the user's word (`trust=[package]`).
+TRUSTED = (
+    "ganforge.networks.",
+    "ganforge.games.",
+    "ganforge.losses.",
+    "ganforge.penalties.",
+    "ganforge.datasets.",
+    "ganforge.evaluation.",
+)
+
+
+def build(config: Any, where: str, **arguments: Any) -> Any:
+    """The object (or, with `_partial_`, the callable) that a resolved plain config describes.
+
+    Raises:
+        UserError: a target that is not there, a keyword it does not take or a value of the wrong type, with its key;
+            also whatever the target itself finds wrong with its values.
+    """
+    check(config, where, given=set(arguments))
+    try:
+        return hydra.utils.instantiate(config, **arguments, _convert_="all")
+    except hydra.errors.InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, ValueError | OSError):
+            raise UserError(str(cause)) from error
+        raise
+
+
+def check(config: Any, where: str, given: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+    """Checks every node with a `_target_` under `config` against the signature of what it names."""
+    for key, node in targets(config, where):
+        _check_call(key, node, given if key == where else set())
+
+
+def targets(config: Any, where: str) -> Iterator[tuple[str, Config]]:
+    """Every node with a `_target_`, outermost first, with its dotted key."""
+    if isinstance(config, Mapping):
+        if "_target_" in config:
+            yield where, dict(config)
+        for key, value in config.items():
+            yield from targets(value, f"{where}.{key}")
+    elif isinstance(config, Sequence) and not isinstance(config, str):
+        for index, value in enumerate(config):
+            yield from targets(value, f"{where}[{index}]")
+
+
+def refuse_untrusted(config: Any, where: str, trust: Sequence[str] = ()) -> None:
+    """A checkpoint from a stranger must not run code: its targets are ours, or the user's by name.
+
+    Raises:
+        UserError: naming the target and the way to allow it.
+    """
+    allowed = (*TRUSTED, *(f"{package}." for package in trust))
+    for key, node in targets(config, where):
+        name = str(node["_target_"])
+        # The name alone is not enough: ganforge.networks.dcgan.torch.load is reached through our module and is not ours.
+        if name.startswith(allowed):
+            target = target_of(node, key)
+            if name == f"{getattr(target, '__module__', None)}.{getattr(target, '__qualname__', None)}":
+                continue
+        raise UserError(
+            f"the checkpoint's configuration names {name!r} at {key}, which is not one of ganforge's parts; "
+            f"if you wrote it or trust its author, add trust=[{name.split('.')[0]}]"
+        )
+
+
+def target_of(node: Mapping[str, Any], key: str) -> Any:
+    """The class or function that a node's `_target_` names."""
+    name = node["_target_"]
+    try:
+        return hydra.utils.get_object(name)
+    except Exception as error:
+        reason = error.__cause__ or error
+        raise UserError(f"{key}._target_={name} cannot be imported: {reason}") from error
+
+
+def _check_call(key: str, node: Config, given: set[str]) -> None:
+    target = target_of(node, key)
+    try:
+        parameters = inspect.signature(target).parameters
+    except ValueError:  # a builtin without a signature
+        return
+    words = {name: value for name, value in node.items() if not (name.startswith("_") and name.endswith("_"))}
+    named = {n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    for word in words:
+        if word not in named and not takes_any:
+            raise UserError(
+                f"{key}.{word}: {node['_target_']} takes no {word!r}{did_you_mean(word, named)} "
+                f"(it takes {', '.join(sorted(named))})"
+            )
+    needed = {n for n in named if parameters[n].default is inspect.Parameter.empty}
+    missing = sorted(needed - set(words) - given)
+    if missing and not node.get("_partial_"):
+        raise UserError(f"{key}: {node['_target_']} needs {', '.join(missing)}; set {key}.{missing[0]}=...")
+    hints = _hints(target)
+    for word, value in words.items():
+        if word in hints and not any(True for _ in targets(value, "")):
+            _check_type(f"{key}.{word}", value, hints[word])
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        return get_type_hints(function)
+    except (NameError, TypeError, AttributeError):  # annotations that only a type checker understands
+        return {}
+
+
+def _check_type(key: str, value: Any, hint: Any) -> None:
+    try:
+        adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+    except (PydanticUserError, TypeError, NameError, AttributeError):
+        return
+    try:
+        adapter.validate_python(value)
+    except ValidationError as error:
+        expected = error.errors()[0]["msg"].removeprefix("Input should be ")
+        raise UserError(f"{key}={value!r} has the wrong type or value: it should be {expected}") from error

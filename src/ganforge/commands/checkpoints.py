@@ -1,0 +1,106 @@
+"""A checkpoint as something to sample from and to evaluate: no data set, no login, no GPU needed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ganforge.commands import building
+from ganforge.commands.errors import UserError
+from ganforge.games.game import Game
+
+
+@dataclass
+class Trained:
+    """What a checkpoint holds, ready to use.
+
+    Attributes:
+        path: its file.
+        sha256: of the file.
+        game: built from the checkpoint's own configuration.
+        generator_side: the moving average, or the raw weights, in evaluation mode.
+        config: the run's resolved configuration.
+        class_counts, class_names: of the training data; empty for an unconditional run.
+        evaluator_state: what the run's evaluator kept of the real data.
+    """
+
+    path: Path
+    sha256: str
+    game: Game
+    generator_side: nn.Module
+    config: dict[str, Any]
+    run: str
+    kimg: float
+    class_counts: list[int]
+    class_names: list[str]
+    evaluator_state: dict[str, Any]
+
+
+def load_trained(path: str, *, ema: bool, device: torch.device, trust: Sequence[str]) -> Trained:
+    """Reads a checkpoint file, or the best (else the last) one of a run's folder.
+
+    Raises:
+        UserError: no such file, not a whole checkpoint, or parts that are not ganforge's.
+    """
+    file = _file(Path(path).expanduser())
+    content = file.read_bytes()
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        facts, weights = state["ganforge"], state["state_dict"]
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"checkpoint={file} is not a whole ganforge checkpoint ({reason})") from error
+    building.refuse_untrusted(facts["config"]["game"], "game", trust)
+    game = building.build(facts["config"]["game"], "game")
+    side = game.generator_side
+    prefix = "ema.average." if ema else "game.generator_side."
+    mine = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+    try:
+        side.load_state_dict(mine)
+    except RuntimeError as error:
+        raise UserError(f"checkpoint={file} does not fit its own model: {str(error).splitlines()[-1].strip()}") from error
+    return Trained(
+        path=file,
+        sha256=hashlib.sha256(content).hexdigest(),
+        game=game.to(device),
+        generator_side=side.eval().requires_grad_(False),
+        config=facts["config"],
+        run=facts["run"],
+        kimg=state["clock"]["images_seen"] / 1000,
+        class_counts=facts["class_counts"],
+        class_names=facts["class_names"],
+        evaluator_state=state.get("evaluator", {}),
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; `auto` is the GPU where there is one.
+
+    Raises:
+        UserError: no device of that name here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=name)
+        return torch.device(name)
+    except Exception as error:
+        raise UserError(f"device={name} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+def _file(path: Path) -> Path:
+    if path.is_dir():
+        for name in ("best.ckpt", "last.ckpt"):
+            for candidate in (path / "checkpoints" / name, path / name):
+                if candidate.is_file():
+                    return candidate
+        raise UserError(f"checkpoint={path} is a folder without checkpoints/best.ckpt or checkpoints/last.ckpt")
+    if not path.is_file():
+        raise UserError(f"checkpoint={path} does not exist")
+    return path

@@ -1,0 +1,99 @@
+"""`ganforge evaluate`: the scores of a checkpoint, on the screen and beside it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from ganforge.commands import building
+from ganforge.commands.checkpoints import Trained, choose_device, load_trained
+from ganforge.commands.configuration import plain
+from ganforge.commands.errors import UserError, user_errors
+from ganforge.evaluation.evaluator import Evaluator
+from ganforge.games.sampling import generate, proportional_labels
+
+log = logging.getLogger("ganforge")
+
+
+def evaluate(config: DictConfig) -> dict[str, float]:
+    """Scores `num_samples` samples with the run's own evaluator, or with `metrics=...`.
+
+    The real side is what the checkpoint kept of it; where that is not enough, the run's data set.
+
+    Raises:
+        UserError: a checkpoint, metric or data set that cannot be used.
+    """
+    settings = plain(config)
+    device = choose_device(settings["device"])
+    trained = load_trained(settings["checkpoint"], ema=settings["ema"], device=device, trust=settings["trust"])
+    evaluator = _evaluator(trained, settings["metrics"], device, settings["trust"])
+    number = settings["num_samples"] or evaluator.final_num_samples
+    if number < 2 or settings["batch_size"] < 1:
+        raise UserError(f"num_samples={number} must be at least 2, batch_size={settings['batch_size']} at least 1")
+    labels = proportional_labels(trained.class_counts, number)
+    batches = generate(
+        trained.game,
+        trained.generator_side,
+        labels,
+        seed=settings["seed"],
+        batch_size=settings["batch_size"],
+        device=device,
+    )
+    total = -(-number // settings["batch_size"])
+    with user_errors():
+        scores = evaluator.evaluate(
+            track(batches, "evaluating", total=total, transient=True, console=Console(stderr=True)),
+            conditional=bool(trained.class_counts),
+        )
+    stamp = {
+        **evaluator.stamp(),
+        "num_samples": number,
+        "seed": settings["seed"],
+        "weights": "ema" if settings["ema"] else "raw",
+        "checkpoint_sha256": trained.sha256,
+        "kimg": trained.kimg,
+        "comparable_with_papers": evaluator.comparable_with_papers,
+    }
+    _show(trained, evaluator, scores, number)
+    out = Path(settings["out"] or trained.path.with_name(f"{trained.path.stem}_{evaluator.name}.json")).expanduser()
+    with user_errors():
+        out.write_text(json.dumps({"scores": scores, "made_by": stamp}, indent=2) + "\n")
+    log.info("written to %s", out)
+    return scores
+
+
+def _evaluator(trained: Trained, asked: dict[str, Any] | None, device: torch.device, trust: list[str]) -> Evaluator:
+    """The asked-for evaluator, which needs the data, or the run's own with what the checkpoint kept of the data."""
+    own = asked is None or asked == trained.config["metrics"]
+    if asked is None:
+        building.refuse_untrusted(trained.config["metrics"], "metrics", trust)
+    evaluator: Evaluator = building.build(asked or trained.config["metrics"], "metrics")
+    with user_errors():
+        if own and trained.evaluator_state:
+            evaluator.load_state(trained.evaluator_state)
+            evaluator.prepare(None, device)
+        else:
+            building.refuse_untrusted(trained.config["data"], "data", trust)
+            evaluator.prepare(building.build(trained.config["data"], "data"), device)
+    return evaluator
+
+
+def _show(trained: Trained, evaluator: Evaluator, scores: dict[str, float], number: int) -> None:
+    note = "comparable with papers" if evaluator.comparable_with_papers else "not comparable with papers"
+    table = Table(
+        title=f"{trained.path.name} of {trained.run} at {trained.kimg:g} kimg, {number} samples",
+        caption=f"made by the {evaluator.name} extractor: {note}",
+    )
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name, value in scores.items():
+        table.add_row(name, f"{value:.5g}")
+    Console().print(table)

@@ -1,0 +1,41 @@
+"""What the YAML files compute: `${classes:...}`, `${critic_norm:...}` and `${times:...}`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ganforge.commands.building import target_of, targets
+
+
+def register() -> None:
+    OmegaConf.register_new_resolver("classes", _classes, replace=True)
+    OmegaConf.register_new_resolver("critic_norm", _critic_norm, replace=True)
+    OmegaConf.register_new_resolver("times", lambda a, b: float(a) * float(b), replace=True)
+
+
+def _classes(conditional: bool | None, num_classes: int | None) -> int:
+    """How many classes the networks are told of: the data's, unless the run is unconditional."""
+    return 0 if conditional is False else (num_classes or 0)
+
+
+def _critic_norm(preferred: str, *, _root_: DictConfig) -> str:
+    """The discriminator's normalisation: the preferred one, or `layer` where batch norm is out of place.
+
+    Batch norm makes a critic's output for one image depend on the others, so that a penalty on the gradient of each
+    image's output, or a Lipschitz bound, means nothing (Gulrajani et al. 2017, section 4).
+    """
+    return "layer" if preferred == "batch" and forbids_batch_norm(_root_) else preferred
+
+
+def forbids_batch_norm(config: Mapping[str, Any]) -> bool:
+    """Whether the loss or a penalty of this configuration cannot be used with batch norm in the discriminator."""
+    parts = [*targets(_plain(config["loss"]), "loss"), *targets(_plain(config["penalty"]), "penalty")]
+    classes = [target_of(node, key) for key, node in parts]
+    return any(getattr(c, "needs_lipschitz", False) or getattr(c, "forbids_batch_norm", False) for c in classes)
+
+
+def _plain(config: Any) -> Any:
+    return OmegaConf.to_container(config) if OmegaConf.is_config(config) else config

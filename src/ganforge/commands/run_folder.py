@@ -1,0 +1,87 @@
+"""A run's folder: what was asked, what was resolved, and what it ran on."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ganforge.commands.errors import UserError
+
+PACKAGES = (
+    "ganforge torch torchvision lightning hydra-core omegaconf torch-fidelity torchmetrics wandb numpy scikit-learn".split()
+)
+
+
+def write_config(folder: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """config.yaml: the resolved configuration; overrides.yaml: what was asked on the command line."""
+    (folder / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
+    (folder / "overrides.yaml").write_text(yaml.safe_dump(list(overrides)))
+
+
+def record_start(folder: Path, command_line: Sequence[str], seed: int) -> None:
+    """Adds this start, with versions, git commit, command line and seed, to run.json."""
+    path = folder / "run.json"
+    starts = json.loads(path.read_text())["starts"] if path.exists() else []
+    starts.append(
+        {
+            "time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "command": list(command_line),
+            "seed": seed,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "versions": {name: _version(name) for name in PACKAGES},
+            "git_commit": _git_commit(),
+        }
+    )
+    path.write_text(json.dumps({"starts": starts}, indent=2) + "\n")
+
+
+def read_config(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """What `write_config` wrote.
+
+    Raises:
+        UserError: the folder is not a run's.
+    """
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        overrides = yaml.safe_load((folder / "overrides.yaml").read_text())
+    except OSError as error:
+        raise UserError(f"resume={folder} is not a run's folder: {error.filename} cannot be read") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"resume={folder}: its config.yaml or overrides.yaml is broken: {error}") from error
+    return config, overrides
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of the code that runs, with `+` when the checkout has changes; None outside a checkout."""
+    folder = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def command_line() -> list[str]:
+    return ["ganforge", *sys.argv[1:]]

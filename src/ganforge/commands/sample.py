@@ -1,0 +1,104 @@
+"""`ganforge sample`: pictures from a checkpoint, each with its origin written into it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from rich.progress import track
+from torch import Tensor
+
+from ganforge.commands.checkpoints import Trained, choose_device, load_trained
+from ganforge.commands.configuration import plain
+from ganforge.commands.errors import UserError, user_errors
+from ganforge.games.sampling import generate, proportional_labels
+from ganforge.images import grid, save_png, scatter, to_uint8
+
+log = logging.getLogger("ganforge")
+
+
+def sample(config: DictConfig) -> None:
+    """Writes `num` PNGs and one grid; for 2-D data one scatter plot and the points as text.
+
+    Raises:
+        UserError: a checkpoint or labels that cannot be used, or a folder that cannot be written.
+    """
+    settings = plain(config)
+    if settings["num"] < 1 or settings["batch_size"] < 1:
+        raise UserError(f"num={settings['num']} and batch_size={settings['batch_size']} must be at least 1")
+    device = choose_device(settings["device"])
+    trained = load_trained(settings["checkpoint"], ema=settings["ema"], device=device, trust=settings["trust"])
+    labels = _labels(trained, settings["labels"], settings["num"])
+    out = Path(settings["out"] or _beside(trained, settings["seed"])).expanduser()
+    with user_errors():
+        out.mkdir(parents=True, exist_ok=True)
+        batches = generate(
+            trained.game,
+            trained.generator_side,
+            labels,
+            seed=settings["seed"],
+            batch_size=settings["batch_size"],
+            device=device,
+        )
+        total = -(-len(labels) // settings["batch_size"])
+        samples = torch.cat([images.cpu() for images, _ in track(batches, "sampling", total=total, transient=True)])
+        origin = _origin(trained, settings["seed"], settings["ema"])
+        if samples.ndim == 4:
+            _write_images(out, to_uint8(samples), labels, trained, origin)
+        else:
+            _write_points(out, samples, origin)
+    log.info("%d samples: %s", len(samples), out)
+
+
+def _labels(trained: Trained, asked: Sequence[int] | None, number: int) -> Tensor:
+    """One label a sample: those asked for in turn, else the data's frequencies in order of class."""
+    classes = len(trained.class_counts)
+    if asked is None:
+        return proportional_labels(trained.class_counts, number).sort().values
+    if not classes:
+        raise UserError(f"labels={list(asked)}: {trained.path} is unconditional; leave labels out")
+    wrong = [label for label in asked if not 0 <= label < classes]
+    if wrong or not asked:
+        raise UserError(f"labels={list(asked)}: the checkpoint's labels are 0 to {classes - 1}")
+    return torch.tensor([asked[i % len(asked)] for i in range(number)])
+
+
+def _beside(trained: Trained, seed: int) -> Path:
+    folder = trained.path.parent
+    run = folder.parent if folder.name == "checkpoints" else folder
+    return run / "generated" / f"{trained.path.stem}_seed{seed}"
+
+
+def _origin(trained: Trained, seed: int, ema: bool) -> dict[str, str]:
+    """What every picture says of itself."""
+    return {
+        "synthetic": "true",
+        "Software": "ganforge",
+        "Description": "Synthetic image made by a generative adversarial network.",
+        "run": trained.run,
+        "checkpoint_sha256": trained.sha256,
+        "kimg": f"{trained.kimg:g}",
+        "weights": "ema" if ema else "raw",
+        "seed": str(seed),
+    }
+
+
+def _write_images(out: Path, images: Tensor, labels: Tensor, trained: Trained, origin: dict[str, str]) -> None:
+    digits = len(str(len(images) - 1))
+    for index, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+        text = {**origin, "index": str(index)}
+        if trained.class_counts:
+            text |= {"label": str(label), "class_name": trained.class_names[label]}
+        save_png(out / f"{index:0{digits}}.png", image, text)
+    columns = max(1, round(len(images) ** 0.5))
+    save_png(out / "grid.png", grid(images, columns=columns), {**origin, "labels": json.dumps(labels.tolist())})
+
+
+def _write_points(out: Path, points: Tensor, origin: dict[str, str]) -> None:
+    save_png(out / "grid.png", scatter(points, extent=1.2 * points.abs().max().item()), origin)
+    lines = [",".join(f"{value:.8g}" for value in point) for point in points.tolist()]
+    (out / "points.csv").write_text("\n".join(lines) + "\n")

@@ -1,0 +1,82 @@
+"""Types of the commands' top-level settings, so that a wrong one is refused by name before anything starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+@dataclass
+class EmaConfig:
+    half_life_kimg: float = MISSING
+    ramp_up: float | None = MISSING
+
+
+@dataclass
+class ClipNormConfig:
+    discriminator: float | None = None
+    generator: float | None = None
+
+
+@dataclass
+class TrainConfig:
+    name: str = MISSING
+    tags: list[str] = field(default_factory=list)
+    seed: int = MISSING
+    total_kimg: float = MISSING
+    batch_size: int = MISSING
+    conditional: bool | None = None
+    discriminator_steps: int = MISSING
+    accumulate: int = MISSING
+    clip_norm: ClipNormConfig = field(default_factory=ClipNormConfig)
+    ema: EmaConfig = field(default_factory=EmaConfig)
+    workers: int = MISSING
+    resume: str | None = None
+    num_classes: int = MISSING
+    game: Any = MISSING
+    model: Any = MISSING
+    loss: Any = MISSING
+    penalty: dict[str, Any] = field(default_factory=dict)
+    data: Any = MISSING
+    optimizer: Any = MISSING
+    schedule: Any = MISSING
+    metrics: Any = MISSING
+    callbacks: Any = MISSING
+    logger: dict[str, Any] = field(default_factory=dict)
+    trainer: Any = MISSING
+
+
+@dataclass
+class EvaluateConfig:
+    checkpoint: str = MISSING
+    metrics: Any = None
+    num_samples: int | None = None
+    batch_size: int = MISSING
+    seed: int = MISSING
+    ema: bool = MISSING
+    device: str = MISSING
+    out: str | None = None
+    trust: list[str] = field(default_factory=list)
+
+
+@dataclass
+class SampleConfig:
+    checkpoint: str = MISSING
+    num: int = MISSING
+    out: str | None = None
+    labels: list[int] | None = None
+    batch_size: int = MISSING
+    seed: int = MISSING
+    ema: bool = MISSING
+    device: str = MISSING
+    trust: list[str] = field(default_factory=list)
+
+
+def register() -> None:
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainConfig)
+    store.store(name="evaluate_schema", node=EvaluateConfig)
+    store.store(name="sample_schema", node=SampleConfig)
