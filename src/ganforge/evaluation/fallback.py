@@ -1,0 +1,61 @@
+"""The first evaluator that can work with the data at hand."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ganforge.evaluation.evaluator import Evaluator, RealData
+
+log = logging.getLogger("ganforge")
+
+
+class FirstThatWorks(Evaluator):
+    """Tries evaluators in order and stays with the first whose `prepare` finds nothing wrong.
+
+    Args:
+        evaluators: in order of preference; what is left out is said, with the reason.
+    """
+
+    def __init__(self, evaluators: Sequence[Any]) -> None:
+        if not evaluators:
+            raise ValueError("metrics.evaluators is empty; name at least one")
+        self.evaluators: Sequence[Evaluator] = evaluators
+        self._choose(0)
+
+    def prepare(self, data: RealData | None, device: torch.device | str) -> None:
+        for index in range(self._chosen, len(self.evaluators)):
+            try:
+                self.evaluators[index].prepare(data, device)
+            except ValueError as error:
+                if index == len(self.evaluators) - 1:
+                    raise
+                log.warning("metrics: %s is left out: %s", self.evaluators[index].name, error)
+            else:
+                return self._choose(index)
+
+    def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]], *, conditional: bool) -> dict[str, float]:
+        return self.evaluators[self._chosen].evaluate(batches, conditional=conditional)
+
+    def state(self) -> dict[str, Any]:
+        state = self.evaluators[self._chosen].state()
+        return {"chosen": self._chosen, "state": state} if state else {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        if state:
+            self._choose(state["chosen"])
+            self.evaluators[self._chosen].load_state(state["state"])
+
+    def stamp(self) -> dict[str, str | int | float]:
+        return self.evaluators[self._chosen].stamp()
+
+    def _choose(self, index: int) -> None:
+        chosen = self.evaluators[index]
+        self._chosen = index
+        self.name, self.monitor = chosen.name, chosen.monitor
+        self.comparable_with_papers = chosen.comparable_with_papers
+        self.num_samples, self.final_num_samples = chosen.num_samples, chosen.final_num_samples

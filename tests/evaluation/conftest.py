@@ -1,0 +1,76 @@
+"""Small data sets and evaluators that the evaluation tests share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from ganforge.evaluation.digits import Digits
+from ganforge.evaluation.feature_evaluator import FeatureEvaluator
+from ganforge.evaluation.train_digits_classifier import digits_images
+
+
+class Images:
+    """uint8 images and labels in memory, as an evaluator sees a data set."""
+
+    def __init__(self, images: Tensor, labels: Tensor, name: str = "digits", num_classes: int = 10) -> None:
+        self.name = name
+        self.images = images
+        self.labels = labels
+        self.shape = tuple(images.shape[1:])
+        self.num_classes = num_classes
+        self.class_names = [str(k) for k in range(num_classes)]
+        self.reads = 0
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, indices: Tensor) -> Tensor:
+        self.reads += len(indices)
+        return self.images[indices]
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(self.images.numpy().tobytes() + self.labels.numpy().tobytes()).hexdigest()
+
+    def generated(self, batch_size: int = 100) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same images as a generator would give them."""
+        for start in range(0, len(self), batch_size):
+            rows = slice(start, start + batch_size)
+            yield self.images[rows] / 127.5 - 1, self.labels[rows]
+
+
+@pytest.fixture(scope="session")
+def digits() -> Images:
+    return Images(*digits_images())
+
+
+@pytest.fixture(scope="session")
+def halves(digits: Images) -> tuple[Images, Images]:
+    """Two disjoint random halves of the digits."""
+    order = torch.randperm(len(digits))
+    first, second = order[:898], order[898:]
+    return (
+        Images(digits.images[first], digits.labels[first]),
+        Images(digits.images[second], digits.labels[second]),
+    )
+
+
+@pytest.fixture
+def make_evaluator(tmp_path: Path) -> Callable[..., FeatureEvaluator]:
+    """A `digits` evaluator whose cache lives in the test's own folder."""
+
+    def make(**arguments: object) -> FeatureEvaluator:
+        defaults: dict[str, object] = {
+            "num_samples": 100,
+            "final_num_samples": 100,
+            "kid_subset_size": 100,
+            "cache_dir": str(tmp_path / "c"),
+        }
+        return FeatureEvaluator(Digits(), **(defaults | arguments))  # type: ignore[arg-type]
+
+    return make
