@@ -22,7 +22,9 @@ def proportional_labels(class_counts: Sequence[int], n: int) -> Tensor:
     upper = torch.tensor(class_counts, dtype=torch.float64).cumsum(0)
     quantiles = (torch.arange(n, dtype=torch.float64) + 0.5) / n * upper[-1]
     labels = torch.searchsorted(upper, quantiles, right=True)
-    stride = next(s for s in range(int(n * 0.618) + 1, 2 * n + 2) if torch.gcd(torch.tensor(s), torch.tensor(n)) == 1)
+    stride = next(
+        s for s in range(int(n * 0.618) + 1, 2 * n + 2) if torch.gcd(torch.tensor(s), torch.tensor(n)) == 1
+    )
     return labels[torch.arange(n) * stride % n]
 
 
@@ -40,6 +42,6 @@ def generate(
 
     Batch k draws its noise from (seed, k): the samples depend on the seed, the labels and the batch size alone.
     """
-    for k, chunk in enumerate(labels.split(batch_size)):
+    for k, chunk in enumerate(torch.split(labels, batch_size)):
         chunk = chunk.to(device)
         yield game.sample(Draws(seed, f"generate/{k}"), chunk, generator_side), chunk

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +62,7 @@ class Synthesis(Game):
         def critic(images: Tensor) -> Tensor:
             return self.discriminator_side(images, labels)  # type: ignore[no-any-return]
 
-        for name, penalty in self.penalties.items():
+        for name, penalty in self._penalties():
             # Lazy regularisation (Karras et al. 2020, appendix B): every n-th round, n times as strong.
             if turn.round % penalty.every == 0:
                 if isinstance(penalty, CriticPenalty):
@@ -82,9 +82,14 @@ class Synthesis(Game):
         return {"adversarial": self.loss.generator_loss(real_logits, fake_logits)}
 
     def after_discriminator_step(self) -> None:
-        for penalty in self.penalties.values():
+        for _, penalty in self._penalties():
             if isinstance(penalty, Projection):
                 penalty.project_(self.discriminator_side)
+
+    def _penalties(self) -> Iterator[tuple[str, Penalty]]:
+        for name, penalty in self.penalties.items():
+            assert isinstance(penalty, Penalty)
+            yield name, penalty
 
     def sample(self, draws: Draws, labels: Tensor, generator_side: nn.Module | None = None) -> Tensor:
         generator = self.generator_side if generator_side is None else generator_side

@@ -27,8 +27,11 @@ class AtomicCheckpointIO(CheckpointIO):
             temporary.unlink(missing_ok=True)
             raise
 
-    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
-        return torch.load(path, map_location=map_location, weights_only=True)  # type: ignore[no-any-return]
+    def load_checkpoint(
+        self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        state: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
+        return state
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)

@@ -37,7 +37,8 @@ class EMA(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> EMA:
         self._pairs = None  # a move to another device replaces the tensors
-        return super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     @torch.no_grad()
     def update(self, source: nn.Module, images_seen: int, images: int) -> None:

@@ -74,7 +74,9 @@ class AdversarialModule(LightningModule):
         super().__init__()
         self.automatic_optimization = False
         if accumulate < 1 or batch_size % accumulate:
-            raise ValueError(f"batch_size={batch_size} cannot be cut into accumulate={accumulate} equal micro-batches")
+            raise ValueError(
+                f"batch_size={batch_size} cannot be cut into accumulate={accumulate} equal micro-batches"
+            )
         if discriminator_steps < 1:
             raise ValueError(f"discriminator_steps={discriminator_steps} must be at least 1")
         self.game = game
@@ -108,13 +110,19 @@ class AdversarialModule(LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         # Networks that draw from the global generator (dropout) repeat themselves after a resume as well.
-        torch.default_generator.manual_seed(derive_seed(self.seed, "global", self.round))
+        seed = derive_seed(self.seed, "global", self.round)
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
         turn = Turn(self.images_seen, self.round, Draws(self.seed, self.round))
         batches = self._micro_batches(batch, turn.draws)
         steps = [batches[i : i + self.accumulate] for i in range(0, len(batches), self.accumulate)]
-        discriminator_optimizer, generator_optimizer = self.optimizers()  # type: ignore[misc]
+        optimizers: Any = self.optimizers()
+        discriminator_optimizer, generator_optimizer = optimizers
         for micro_batches in steps:
-            self._update("discriminator", discriminator_optimizer, self.game.discriminator_terms, micro_batches, turn)
+            self._update(
+                "discriminator", discriminator_optimizer, self.game.discriminator_terms, micro_batches, turn
+            )
             self.game.after_discriminator_step()
         self._set_trainable("discriminator", False)
         self._update("generator", generator_optimizer, self.game.generator_terms, steps[-1], turn)
@@ -151,8 +159,8 @@ class AdversarialModule(LightningModule):
         if self.flip:
             images = flip_horizontally(images, draws)
         size = self.batch_size // self.accumulate
-        pairs = zip(images.split(size), batch["labels"].split(size), strict=True)
-        return [{"images": i, "labels": l} for i, l in pairs]
+        pairs = zip(torch.split(images, size), torch.split(batch["labels"], size), strict=True)
+        return [{"images": images, "labels": labels} for images, labels in pairs]
 
     def _update(
         self,
@@ -169,7 +177,7 @@ class AdversarialModule(LightningModule):
         for micro_batch in micro_batches:
             terms = terms_of(micro_batch, turn)
             self.meter.add(f"train/{side}/", terms)
-            self.manual_backward(sum(terms.values()) / len(micro_batches))
+            self.manual_backward(torch.stack(list(terms.values())).sum() / len(micro_batches))
         self._bound_gradient(side, player, parameters, turn.round)
         optimizer.step()
 
@@ -189,4 +197,5 @@ class AdversarialModule(LightningModule):
 
 def _total_norm(tensors: Iterable[Tensor]) -> Tensor:
     norms = torch._foreach_norm([t.detach() for t in tensors])
-    return torch.linalg.vector_norm(torch.stack(norms))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(list(norms)))
+    return norm

@@ -93,7 +93,7 @@ class Rounds(LightningDataModule):
         labelled: Any = _Labelled(self.data, self.labels)
         return DataLoader(
             labelled,
-            batch_sampler=_Lists(self.indices),  # type: ignore[arg-type]
+            batch_sampler=_Lists(self.indices),
             num_workers=self.workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.workers > 0,

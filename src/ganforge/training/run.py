@@ -101,7 +101,7 @@ def crossed(period_kimg: float, before: int, after: int) -> bool:
 
     A pure function of the clock: a resumed run does the same things at the same times.
     """
-    if period_kimg <= 0:
+    period = round(period_kimg * 1000, 6)  # 2.007 * 1000 is a little more than 2007
+    if period <= 0:
         return False
-    period = period_kimg * 1000
     return after // period > before // period

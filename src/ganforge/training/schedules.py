@@ -42,4 +42,6 @@ class Cosine(_Decay):
     """1 until `start_kimg`, then half a cosine to `final_factor` at `total_kimg` (Loshchilov & Hutter 2017)."""
 
     def __call__(self, kimg: float) -> float:
-        return self.final_factor + (1.0 - self.final_factor) * 0.5 * (1.0 + math.cos(math.pi * self._progress(kimg)))
+        return self.final_factor + (1.0 - self.final_factor) * 0.5 * (
+            1.0 + math.cos(math.pi * self._progress(kimg))
+        )

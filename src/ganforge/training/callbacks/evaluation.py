@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import logging
+from pathlib import Path
 from typing import Any
 
 from lightning import Trainer
@@ -11,9 +14,13 @@ from ganforge.training.callbacks.periodic import Periodic
 from ganforge.training.module import AdversarialModule
 from ganforge.training.run import Run, crossed
 
+log = logging.getLogger("ganforge")
+
 
 class Evaluation(Periodic):
-    """Logs `val/<metric>` of samples whose labels have the data's class frequencies.
+    """Logs `val/<metric>` of samples whose labels have the data's class frequencies, and what made the figures.
+
+    The last ones lie in the run's scores.json as well.
 
     Args:
         every_kimg: period; 0 for the end only.
@@ -47,9 +54,19 @@ class Evaluation(Periodic):
         run.scored_at = module.images_seen
         run.loggers.metrics({f"val/{name}": value for name, value in run.scores.items()}, module.images_seen)
         run.loggers.summary({f"last/{name}": value for name, value in run.scores.items()})
+        stamp = {"kimg": module.kimg, "num_samples": number, "seed": run.seed, **run.evaluator.stamp()}
+        run.loggers.summary({f"made_by/{name}": value for name, value in stamp.items()})
+        _write(run.folder / "scores.json", {"scores": run.scores, "made_by": stamp})
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         checkpoint["evaluator"] = pl_module.run.evaluator.state()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         pl_module.run.evaluator.load_state(checkpoint["evaluator"])
+
+
+def _write(path: Path, scores: dict[str, Any]) -> None:
+    try:
+        path.write_text(json.dumps(scores, indent=2) + "\n")
+    except OSError as error:
+        log.warning("%s could not be written: %s", path, error)

@@ -26,7 +26,9 @@ class Log(Periodic):
         line_every_seconds: at most one line in this time where there is no terminal.
     """
 
-    def __init__(self, every_kimg: float = 1.0, progress: bool = True, line_every_seconds: float = 10.0) -> None:
+    def __init__(
+        self, every_kimg: float = 1.0, progress: bool = True, line_every_seconds: float = 10.0
+    ) -> None:
         super().__init__(every_kimg)
         self.progress = progress
         self.line_every_seconds = line_every_seconds
@@ -38,7 +40,9 @@ class Log(Periodic):
         module, run = module_and_run(pl_module)
         if self.progress:
             terminal = Console(stderr=True).is_terminal
-            self._display = _Bar(run) if terminal else _Lines(run, self.line_every_seconds)
+            self._display = (
+                _Bar(run, module.images_seen) if terminal else _Lines(run, self.line_every_seconds)
+            )
         self._last_time, self._last_images = time.perf_counter(), module.images_seen
 
     def on_train_batch_end(
@@ -75,16 +79,16 @@ def memory() -> dict[str, float]:
     return values
 
 
-def _headline(values: dict[str, float], scores: dict[str, float]) -> str:
+def _headline(values: dict[str, float], run: Run) -> str:
     """Both players' losses and the last score that counts, in a few words."""
     parts = []
     for side, letter in (("discriminator", "D"), ("generator", "G")):
         prefix = f"train/{side}/"
         if f"{prefix}adversarial" in values:
             parts.append(f"{letter} {values[f'{prefix}adversarial']:.3f}")
-    for name in ("fid", "modes_covered"):
-        if name in scores:
-            parts.append(f"{name.upper() if name == 'fid' else name} {scores[name]:.3g}")
+    for name, label in (("fid", f"FID ({run.evaluator.name})"), ("modes_covered", "modes")):
+        if name in run.scores:
+            parts.append(f"{label} {run.scores[name]:.3g}")
     return "  ".join(parts)
 
 
@@ -93,7 +97,7 @@ class _Bar:
 
     refresh_seconds = 0.2
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, images_seen: int) -> None:
         self._run = run
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -108,7 +112,11 @@ class _Bar:
             auto_refresh=False,
         )
         self._task: TaskID = self._progress.add_task(
-            run.folder.parent.name, total=run.total_images / 1000, speed="", headline=""
+            run.config.get("name", "training"),
+            total=run.total_images / 1000,
+            completed=images_seen / 1000,
+            speed="",
+            headline="",
         )
         self._progress.start()
         self._refreshed = 0.0
@@ -122,7 +130,7 @@ class _Bar:
 
     def show(self, images_seen: int, values: dict[str, float]) -> None:
         speed = f"{values['train/images_per_second']:,.0f} img/s"
-        self._progress.update(self._task, speed=speed, headline=_headline(values, self._run.scores))
+        self._progress.update(self._task, speed=speed, headline=_headline(values, self._run))
 
     def close(self) -> None:
         self._progress.stop()
@@ -142,7 +150,7 @@ class _Lines:
             self._last = now
             print(
                 f"{images_seen / 1000:.1f}/{self._run.total_images / 1000:g} kimg  "
-                f"{values['train/images_per_second']:,.0f} img/s  {_headline(values, self._run.scores)}",
+                f"{values['train/images_per_second']:,.0f} img/s  {_headline(values, self._run)}",
                 file=sys.stderr,
                 flush=True,
             )

@@ -64,7 +64,11 @@ class Samples(Periodic):
     def _picture(self, module: AdversarialModule, run: Run) -> Tensor:
         classes = min(len(run.class_counts), self.rows)
         rows = classes or self.rows
-        labels = torch.arange(rows).repeat_interleave(self.columns) if classes else torch.zeros(rows * self.columns)
+        labels = (
+            torch.arange(rows).repeat_interleave(self.columns)
+            if classes
+            else torch.zeros(rows * self.columns)
+        )
         labels = labels.to(device=module.device, dtype=torch.int64)
         samples = module.game.sample(Draws(run.seed, "samples"), labels, module.ema.average)
         if samples.ndim == 4:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ class CsvLogger(Logger):
     def start(self, run: RunInfo) -> None:
         self._path = run.folder / "metrics.csv"
         rows = self._rows() if self._path.exists() else []
-        kept = [row for row in rows if _number(row.get("images_seen")) <= run.images_seen]
+        kept = [row for row in rows if _images_seen(row) <= run.images_seen]
         self._columns = ["images_seen", "kimg"]
         self._write([row for row in kept if run.images_seen > 0])
 
@@ -46,9 +47,9 @@ class CsvLogger(Logger):
         os.replace(temporary, self._path)
 
 
-def _number(text: str | None) -> float:
-    """A row that a kill cut short counts as later than any."""
+def _images_seen(row: Mapping[str, str]) -> float:
+    """The row's clock; a row that a kill cut short, at whatever place, counts as later than any."""
     try:
-        return float(text or "inf")
-    except ValueError:
-        return float("inf")
+        return math.inf if None in row.values() else float(row["images_seen"])
+    except (KeyError, ValueError):
+        return math.inf

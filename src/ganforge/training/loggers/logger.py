@@ -79,4 +79,6 @@ class Loggers:
                 call(logger)
             except Exception as error:
                 del self._loggers[name]
-                log.warning("logger %s failed and is left out from now on: %s: %s", name, type(error).__name__, error)
+                log.warning(
+                    "logger %s failed and is left out from now on: %s: %s", name, type(error).__name__, error
+                )

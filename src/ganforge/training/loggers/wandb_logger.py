@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -40,7 +41,13 @@ class WandbLogger(Logger):
         self.mode = mode
         self.connect_seconds = connect_seconds
         self.finish_seconds = finish_seconds
-        self._arguments = {"project": project, "entity": entity, "group": group, "job_type": job_type, "notes": notes}
+        self._arguments = {
+            "project": project,
+            "entity": entity,
+            "group": group,
+            "job_type": job_type,
+            "notes": notes,
+        }
         self._tags = tuple(tags)
         self._run: Any = None
 
@@ -51,8 +58,8 @@ class WandbLogger(Logger):
             return
         id_file = run.folder / "wandb_run_id.txt"
         if not id_file.exists():
-            id_file.write_text(wandb.util.generate_id() + "\n")
-        arguments = {
+            id_file.write_text(secrets.token_hex(4) + "\n")
+        arguments: dict[str, Any] = {
             **self._arguments,
             "id": id_file.read_text().strip(),
             "name": f"{run.name}/{run.folder.name}",
@@ -64,11 +71,15 @@ class WandbLogger(Logger):
             ),
         }
         try:
-            self._run = wandb.init(mode=self.mode, resume="allow" if self.mode == "online" else None, **arguments)
+            self._run = wandb.init(
+                mode=self.mode, resume="allow" if self.mode == "online" else None, **arguments
+            )
         except Exception as error:
             if self.mode == "offline":
                 raise
-            log.warning("W&B cannot be reached, the run is logged offline (wandb sync uploads it later): %s", error)
+            log.warning(
+                "W&B cannot be reached, the run is logged offline (wandb sync uploads it later): %s", error
+            )
             wandb.teardown()
             self._run = wandb.init(mode="offline", **arguments)
         self._run.define_metric("kimg")
@@ -97,4 +108,6 @@ class WandbLogger(Logger):
         thread.start()
         thread.join(self.finish_seconds)
         if thread.is_alive():
-            log.warning("W&B did not finish uploading in %g s; wandb sync uploads the rest", self.finish_seconds)
+            log.warning(
+                "W&B did not finish uploading in %g s; wandb sync uploads the rest", self.finish_seconds
+            )
