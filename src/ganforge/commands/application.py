@@ -10,11 +10,17 @@ from collections.abc import Callable
 from typing import Any
 
 from ganforge import __version__
-from ganforge.commands.errors import UserError
+from ganforge.commands.errors import RunFailedError, UserError
 from ganforge.commands.help import COMMANDS, command_help, overview
 from ganforge.commands.nearest import did_you_mean
 
 log = logging.getLogger("ganforge")
+
+# Whether each takes a value. What chooses another configuration than ganforge's is left out.
+HYDRA_FLAGS = {
+    **dict.fromkeys(("--multirun", "-m", "--run", "-r", "--resolve", "--hydra-help"), False),
+    **dict.fromkeys(("--cfg", "-c", "--package", "-p", "--info", "-i", "--config-dir", "-cd"), True),
+}
 
 
 def main() -> int:
@@ -29,18 +35,22 @@ def main() -> int:
         return 0
     command, overrides = words[0], words[1:]
     if command not in COMMANDS:
-        return _fail(f"there is no command {command!r}{did_you_mean(command, COMMANDS)}: it is one of {', '.join(COMMANDS)}")
+        return _fail(
+            f"there is no command {command!r}: it is one of {', '.join(COMMANDS)}{did_you_mean(command, COMMANDS)}"
+        )
     if any(word in ("-h", "--help") for word in overrides):
         print(command_help(command))
         return 0
     try:
-        return _run(command, overrides)
+        return _run(command, flags_last(command, overrides))
     except UserError as error:
         return _fail(str(error))
     except OSError as error:  # Hydra could not make the run's folder
         if error.filename is None:
             raise
-        return _fail(f"{error.filename} cannot be written: {error.strerror}; hydra.run.dir=... chooses another folder")
+        return _fail(
+            f"{error.filename} cannot be written: {error.strerror}; hydra.run.dir=... chooses another folder"
+        )
     except KeyboardInterrupt:
         return 130
 
@@ -51,17 +61,15 @@ def _run(command: str, overrides: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us instead of being printed with a traceback
     sys.path.insert(0, os.getcwd())  # a user's own loss or network is named by `_target_: my_file.MyLoss`
     if command == "train":
-        from ganforge.commands.train import RunFailedError, resume_overrides
+        from ganforge.commands.train import resume_overrides
 
         overrides = resume_overrides(overrides)
-    else:
-        RunFailedError = UserError  # type: ignore[misc,assignment]
     module = importlib.import_module(f"ganforge.commands.{command}")
     try:
-        _with_arguments(overrides, lambda restored: run_with_hydra(command, restored(getattr(module, command))))
+        _with_arguments(
+            overrides, lambda restored: run_with_hydra(command, restored(getattr(module, command)))
+        )
     except RunFailedError as error:
-        if isinstance(error, UserError):
-            raise
         print(f"ganforge: {error}", file=sys.stderr)
         return error.exit_code
     return 0
@@ -88,6 +96,32 @@ def _with_arguments(overrides: list[str], call: Callable[[Callable[[Any], Any]],
         sys.argv = typed
 
 
+def flags_last(command: str, words: list[str]) -> list[str]:
+    """The words with Hydra's flags at the end, because its parser takes overrides in one stretch only.
+
+    Raises:
+        UserError: a flag that Hydra does not have.
+    """
+    flags: list[str] = []
+    overrides: list[str] = []
+    takes_value = False
+    for word in words:
+        name = word.split("=", 1)[0]
+        if name.startswith("-"):
+            if name not in HYDRA_FLAGS:
+                setting = name.lstrip("-")
+                raise UserError(
+                    f"there is no flag {name!r}: settings are KEY=VALUE without dashes, such as {setting}=...; "
+                    f"ganforge {command} --help lists them"
+                )
+            flags.append(word)
+            takes_value = HYDRA_FLAGS[name] and "=" not in word
+        else:
+            (flags if takes_value else overrides).append(word)
+            takes_value = False
+    return overrides + flags
+
+
 def _fail(message: str) -> int:
     print(f"ganforge: {message}", file=sys.stderr)
     return 2
@@ -99,6 +133,7 @@ def _log_to_stderr() -> None:
     log.handlers[:] = [handler]
     log.setLevel(logging.INFO)
     log.propagate = False
+    logging.getLogger("hydra").setLevel(logging.CRITICAL)  # what it logs, it also raises
 
 
 class _Formatter(logging.Formatter):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_type_hints
 
@@ -38,7 +40,9 @@ def build(config: Any, where: str, **arguments: Any) -> Any:
     except hydra.errors.InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, ValueError | OSError):
-            raise UserError(str(cause)) from error
+            key = re.search(r"full_key: (\S+)", str(error))
+            place = f"{where}.{key.group(1)}: " if key else ""
+            raise UserError(f"{place}{cause}") from error
         raise
 
 
@@ -69,14 +73,16 @@ def refuse_untrusted(config: Any, where: str, trust: Sequence[str] = ()) -> None
     allowed = (*TRUSTED, *(f"{package}." for package in trust))
     for key, node in targets(config, where):
         name = str(node["_target_"])
-        # The name alone is not enough: ganforge.networks.dcgan.torch.load is reached through our module and is not ours.
-        if name.startswith(allowed):
-            target = target_of(node, key)
-            if name == f"{getattr(target, '__module__', None)}.{getattr(target, '__qualname__', None)}":
-                continue
+        # The name alone is not enough: ganforge.networks.dcgan.torch.load is reached through our module, but not ours.
+        home = str(getattr(target_of(node, key), "__module__", "")) if name.startswith(allowed) else name
+        if f"{home}.".startswith(allowed):
+            continue
+        package = home.split(".")[0]
+        ours = name.startswith("ganforge.")
+        way_out = "" if ours else f"; if you trust its author, add trust=[{','.join([*trust, package])}]"
         raise UserError(
-            f"the checkpoint's configuration names {name!r} at {key}, which is not one of ganforge's parts; "
-            f"if you wrote it or trust its author, add trust=[{name.split('.')[0]}]"
+            f"the checkpoint's configuration names {name!r} at {key}, which is not one of ganforge's parts, "
+            f"and nothing of it was run{way_out}"
         )
 
 
@@ -86,8 +92,16 @@ def target_of(node: Mapping[str, Any], key: str) -> Any:
     try:
         return hydra.utils.get_object(name)
     except Exception as error:
-        reason = error.__cause__ or error
-        raise UserError(f"{key}._target_={name} cannot be imported: {reason}") from error
+        raise UserError(f"{key}._target_={name} {_why_not_there(str(name), error)}") from error
+
+
+def _why_not_there(name: str, error: Exception) -> str:
+    module, _, last = name.rpartition(".")
+    try:
+        there = dir(importlib.import_module(module))
+    except Exception:
+        return f"cannot be imported: {error.__cause__ or error}"
+    return f"is not there: {module} has no {last!r}{did_you_mean(last, there)}"
 
 
 def _check_call(key: str, node: Config, given: set[str]) -> None:
@@ -101,9 +115,9 @@ def _check_call(key: str, node: Config, given: set[str]) -> None:
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for word in words:
         if word not in named and not takes_any:
+            takes = f"takes {', '.join(sorted(named))}" if named else "has no settings"
             raise UserError(
-                f"{key}.{word}: {node['_target_']} takes no {word!r}{did_you_mean(word, named)} "
-                f"(it takes {', '.join(sorted(named))})"
+                f"{key}.{word}: there is no such setting; {node['_target_']} {takes}{did_you_mean(word, named)}"
             )
     needed = {n for n in named if parameters[n].default is inspect.Parameter.empty}
     missing = sorted(needed - set(words) - given)
@@ -131,5 +145,7 @@ def _check_type(key: str, value: Any, hint: Any) -> None:
     try:
         adapter.validate_python(value)
     except ValidationError as error:
-        expected = error.errors()[0]["msg"].removeprefix("Input should be ")
-        raise UserError(f"{key}={value!r} has the wrong type or value: it should be {expected}") from error
+        messages = (
+            each["msg"].removeprefix("Input should be ").split(", unable")[0] for each in error.errors()
+        )
+        raise UserError(f"{key}={value}: it should be {' or '.join(dict.fromkeys(messages))}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from ganforge.commands import building
-from ganforge.commands.errors import UserError
+from ganforge.commands.errors import UserError, user_errors
 from ganforge.games.game import Game
 
 
@@ -49,34 +50,52 @@ def load_trained(path: str, *, ema: bool, device: torch.device, trust: Sequence[
         UserError: no such file, not a whole checkpoint, or parts that are not ganforge's.
     """
     file = _file(Path(path).expanduser())
-    content = file.read_bytes()
+    with user_errors():
+        content = file.read_bytes()
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
         facts, weights = state["ganforge"], state["state_dict"]
+        config, clock = facts["config"], state["clock"]
+        run, class_counts, class_names = facts["run"], facts["class_counts"], facts["class_names"]
+        building.refuse_untrusted(config["game"], "game", trust)
+    except UserError:
+        raise
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"checkpoint={file} is not a whole ganforge checkpoint ({reason})") from error
-    building.refuse_untrusted(facts["config"]["game"], "game", trust)
-    game = building.build(facts["config"]["game"], "game")
+        raise UserError(
+            f"checkpoint={file} is not a whole ganforge checkpoint ({why_unreadable(error)})"
+        ) from error
+    game = building.build(config["game"], "game")
     side = game.generator_side
     prefix = "ema.average." if ema else "game.generator_side."
     mine = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
     try:
         side.load_state_dict(mine)
     except RuntimeError as error:
-        raise UserError(f"checkpoint={file} does not fit its own model: {str(error).splitlines()[-1].strip()}") from error
+        raise UserError(
+            f"checkpoint={file} does not fit its own model: {str(error).splitlines()[-1].strip()}"
+        ) from error
     return Trained(
         path=file,
         sha256=hashlib.sha256(content).hexdigest(),
         game=game.to(device),
         generator_side=side.eval().requires_grad_(False),
-        config=facts["config"],
-        run=facts["run"],
-        kimg=state["clock"]["images_seen"] / 1000,
-        class_counts=facts["class_counts"],
-        class_names=facts["class_names"],
+        config=config,
+        run=run,
+        kimg=clock["images_seen"] / 1000,
+        class_counts=class_counts,
+        class_names=class_names,
         evaluator_state=state.get("evaluator", {}),
     )
+
+
+def why_unreadable(error: Exception) -> str:
+    """What is wrong with a checkpoint, from what reading it raised; none of torch's advice to read it unsafely."""
+    code = re.search(r"(?:unsupported|Unsupported global:) GLOBAL (\S+)", str(error))
+    if code:
+        return f"it holds code, {code.group(1)}, which was not run"
+    if isinstance(error, KeyError):
+        return f"it holds no {error}"
+    return "it is empty, cut off, damaged or something else"
 
 
 def choose_device(name: str) -> torch.device:
@@ -87,11 +106,14 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.split(":")[0] not in ("cpu", "cuda", "mps", "xpu"):
+        raise UserError(f"device={name} is not known: it can be auto, cpu, cuda, cuda:1, mps or xpu")
     try:
         torch.zeros(1, device=name)
         return torch.device(name)
     except Exception as error:
-        raise UserError(f"device={name} cannot be used here: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0].split(". ")[0].rstrip(".")
+        raise UserError(f"device={name} cannot be used here: {reason}; device=cpu can") from error
 
 
 def _file(path: Path) -> Path:
@@ -100,7 +122,9 @@ def _file(path: Path) -> Path:
             for candidate in (path / "checkpoints" / name, path / name):
                 if candidate.is_file():
                     return candidate
-        raise UserError(f"checkpoint={path} is a folder without checkpoints/best.ckpt or checkpoints/last.ckpt")
+        raise UserError(
+            f"checkpoint={path} is a folder without checkpoints/best.ckpt or checkpoints/last.ckpt"
+        )
     if not path.is_file():
         raise UserError(f"checkpoint={path} does not exist")
     return path

@@ -2,83 +2,211 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import logging
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.errors import (
-
-    HydraException,
-    MissingConfigException,
-    OverrideParseException,
-)
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ganforge.commands import resolvers, schema
-from ganforge.commands.errors import UserError
+from ganforge.commands.errors import RunFailedError, UserError
 from ganforge.commands.nearest import did_you_mean
 from ganforge.commands.options import config_folder, options
+
+log = logging.getLogger("ganforge")
 
 
 def run_with_hydra(command: str, job: Callable[[DictConfig], Any]) -> None:
     """Composes `conf/<command>.yaml` with the overrides in sys.argv and runs the job, or each job of a multirun.
 
     Raises:
-        UserError: what Hydra and OmegaConf found wrong, said plainly.
+        UserError: what Hydra and OmegaConf found wrong, said plainly; or the job's own.
+        RunFailedError: the job's.
     """
     schema.register()
     resolvers.register()
     main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)
     try:
-        main(job)()
+        main(_checked(job, command))()
+    except _PastHydra as carrier:
+        raise carrier.error from carrier.error.__cause__
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, command)) from error
+    except ValueError as error:
+        if not str(error).startswith("Config group override"):
+            raise
+        raise UserError(_explain_nameless_option()) from error
+
+
+class _PastHydra(BaseException):
+    """Carries an error of the job; on an Exception Hydra would print the overrides first, and start the next job."""
+
+    def __init__(self, error: UserError | RunFailedError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _checked(job: Callable[[DictConfig], Any], command: str) -> Callable[[DictConfig], Any]:
+    """The job, once every key is known. In a multirun a job that fails is reported, and the others are run."""
+
+    def run(config: DictConfig) -> Any:
+        try:
+            for key in _unknown_keys(config):
+                raise UserError(f"there is no setting {key!r}{_nearest_key(key, command)}")
+            return job(config)
+        except (UserError, RunFailedError) as error:
+            _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
+            stopped = isinstance(error, RunFailedError) and error.stopped
+            if HydraConfig.get().mode != RunMode.MULTIRUN or stopped:
+                raise _PastHydra(error) from error
+            log.error("job %s: %s", HydraConfig.get().job.num, error)
+            raise
+
+    return run
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Hydra makes a job's folder before anything is checked; a mistake leaves none behind."""
+    if folder != Path.cwd():
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _unknown_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Keys that `+KEY=...` has added to a section whose keys the schema fixes."""
+    section = OmegaConf.get_type(config)
+    if not dataclasses.is_dataclass(section):
+        return
+    known = {field.name for field in dataclasses.fields(section)}
+    for key in map(str, config):
+        if key not in known:
+            yield prefix + key
+        elif not OmegaConf.is_missing(config, key) and OmegaConf.is_dict(config._get_node(key)):
+            yield from _unknown_keys(config[key], f"{prefix}{key}.")
 
 
 def explain(error: Exception, command: str) -> str:
     """One message for an error of composition: what is wrong, and the nearest thing that is right."""
-    if isinstance(error, MissingConfigException):
-        return _explain_missing_option(error)
-    if isinstance(error, OverrideParseException):
-        return f"{error.override!r} is not KEY=VALUE in Hydra's grammar: {str(error).splitlines()[0]}"
     text = f"{error}\n{error.__cause__ or ''}"
-    override = re.search(r"Could not override '([^']+)'", text)
-    append = re.search(r"Could not append to config|'([^']+)' is already", text)
-    if override and not append:
-        key = override.group(1).split("@")[0]
-        return f"there is no setting {key!r}{did_you_mean(key, _known_keys(command))}"
-    wrong_type = re.search(r"(Value .*|Cannot convert .*|.*could not be converted.*|Invalid value .*)", text)
-    key_line = re.search(r"full_key: (\S+)", text)
-    if wrong_type and key_line:
-        return f"{key_line.group(1)}: {wrong_type.group(1).strip()}"
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override!r} is not understood: settings are KEY=VALUE, "
+            "and a value with ,:=[]{} or blanks is quoted"
+        )
+    if isinstance(error, MissingConfigException) or "Could not load '" in text:
+        return _explain_missing_option(text)
+    full_key = re.search(r"full_key: (\S+)", text)
+    unknown = re.search(r"Could not (?:override|delete)[^']*'([^']+)'", text)
+    if not unknown and re.search(r"Key '[^']+' (?:is )?not in '", text):
+        unknown = full_key
+    if unknown:
+        key = unknown.group(1).split("@")[0]
+        return f"there is no setting {key!r}{_nearest_key(key, command)}"
     missing = re.search(r"Missing mandatory value: (\S+)", text)
     if missing:
         return f"{missing.group(1)}=... is needed"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return "; ".join(line for line in lines if not line.startswith(("full_key", "object_type"))) or repr(error)
+    return _explain_value(text, full_key.group(1) if full_key else "") or "; ".join(
+        line for line in lines if not line.startswith("object_type")
+    )
 
 
-def _explain_missing_option(error: MissingConfigException) -> str:
-    match = re.search(r"Could not find '([^']+)'", str(error))
-    name = match.group(1) if match else str(error.missing_cfg_file)
-    group, _, option = name.rpartition("/")
-    if error.options:
-        choices = sorted(set(error.options))
-        return f"{group}={option} is not there{did_you_mean(option, choices)}; {group} can be: {', '.join(choices)}"
-    return str(error).splitlines()[0]
+def _explain_value(text: str, key: str) -> str | None:
+    """For a key that is there and a value that does not fit it."""
+    value = re.search(r"Value '(.*)' (?:of type|is not a valid)", text)
+    kind = re.search(r"(?:could not be converted to|not a valid) (\w+)", text)
+    if value and kind:
+        return f"{key}={value.group(1)}: it should be {_KINDS.get(kind.group(1), kind.group(1))}"
+    override = re.search(r"Error merging override (\S+)=(.*)", text)
+    if override and "is not a ListConfig" in text:
+        return f"{key}={override.group(2)} is not a list: {key}=[{override.group(2)}] is"
+    if override and "is not a subclass" in text:
+        return (
+            f"{key}={override.group(2)}: {key} is a section, whose values are set one by one: {key}.KEY=..."
+        )
+    comma = re.search(r"Ambiguous value for argument '([^'=]+)=([^']+)'", text)
+    if comma:
+        key, values = comma.groups()
+        return f"{key}={values} is several values: -m runs each, {key}=[{values}] is a list, quotes make it one text"
+    return None
 
 
-def _known_keys(command: str) -> list[str]:
-    """Every dotted key of the command's default configuration, and its groups."""
+_KINDS = {
+    "Integer": "a whole number",
+    "Float": "a number",
+    "bool": "true or false",
+    "Boolean": "true or false",
+}
+
+
+def _explain_missing_option(text: str) -> str:
+    match = re.search(r"Could not (?:find|load) '([^']+)'", text)
+    if not match:
+        return text.splitlines()[0]
+    group, _, option = match.group(1).rpartition("/")
+    choices = options().get(group, [])
+    return f"there is no {group}={option}: {group} can be {', '.join(choices)}{did_you_mean(option, choices)}"
+
+
+def _explain_nameless_option() -> str:
+    """For `GROUP=null` and `GROUP=5`, which Hydra refuses without saying where."""
+    groups = options()
+    for override in OverridesParser.create().parse_overrides(sys.argv[1:]):
+        if override.key_or_group in groups and not isinstance(override.value(), str | list | dict):
+            group = override.key_or_group
+            way_out = "; ~experiment and name=... leave it out" if group == "experiment" else ""
+            return f"{override.input_line}: {group} can be {', '.join(groups[group])}{way_out}"
+    return "a setting is KEY=VALUE, with a key in front of the ="
+
+
+def _nearest_key(key: str, command: str) -> str:
+    """What the user may have meant by a key that is not there."""
+    group, _, rest = key.partition(".")
+    part = rest.partition(".")[0]
+    known = _known_keys(command, hydra=group == "hydra")
+    if part in options().get(group, []) and f"{group}.{part}" not in known:
+        return f"; {group}=[{part}] adds that part"
+    near = did_you_mean(key, known)
+    if near:
+        return near
+    parent = key.rpartition(".")[0]
+    while parent and parent not in known:
+        parent = parent.rpartition(".")[0]
+    beside = [k[len(parent) + 1 :] for k in known if parent and k.rpartition(".")[0] == parent]
+    if beside:
+        return f": {parent} has {', '.join(beside)}"
+    return f": ganforge {command} --help lists them"
+
+
+def _known_keys(command: str, *, hydra: bool = False) -> list[str]:
+    """Every dotted key of the command's configuration with the parts that were asked for."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
+    groups = options()
+    parts = [word for word in sys.argv[1:] if word.partition("=")[0] in groups]
+    running = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = compose(config_name=command)
-    return [*_dotted(OmegaConf.to_container(config)), *options()]
+    try:
+        with initialize_config_dir(str(config_folder()), version_base="1.3"):
+            try:
+                config = compose(config_name=command, overrides=parts, return_hydra_config=hydra)
+            except (HydraException, OmegaConfBaseException, ValueError):
+                config = compose(config_name=command, return_hydra_config=hydra)
+    finally:
+        GlobalHydra.instance().hydra = running
+    return [*_dotted(OmegaConf.to_container(config)), *(["experiment"] if command == "train" else [])]
 
 
 def _dotted(config: Any, prefix: str = "") -> list[str]:
@@ -86,7 +214,8 @@ def _dotted(config: Any, prefix: str = "") -> list[str]:
         return []
     keys = []
     for key, value in config.items():
-        keys += [f"{prefix}{key}", *_dotted(value, f"{prefix}{key}.")]
+        if not key.startswith("_"):
+            keys += [f"{prefix}{key}", *_dotted(value, f"{prefix}{key}.")]
     return keys
 
 

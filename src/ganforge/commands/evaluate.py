@@ -17,6 +17,7 @@ from ganforge.commands import building
 from ganforge.commands.checkpoints import Trained, choose_device, load_trained
 from ganforge.commands.configuration import plain
 from ganforge.commands.errors import UserError, user_errors
+from ganforge.commands.run_folder import make_folder
 from ganforge.evaluation.evaluator import Evaluator
 from ganforge.games.sampling import generate, proportional_labels
 
@@ -32,12 +33,21 @@ def evaluate(config: DictConfig) -> dict[str, float]:
         UserError: a checkpoint, metric or data set that cannot be used.
     """
     settings = plain(config)
+    for key, least in (("num_samples", 2), ("batch_size", 1)):
+        if settings[key] is not None and settings[key] < least:
+            raise UserError(f"{key}={settings[key]} must be at least {least}")
     device = choose_device(settings["device"])
-    trained = load_trained(settings["checkpoint"], ema=settings["ema"], device=device, trust=settings["trust"])
+    trained = load_trained(
+        settings["checkpoint"], ema=settings["ema"], device=device, trust=settings["trust"]
+    )
     evaluator = _evaluator(trained, settings["metrics"], device, settings["trust"])
     number = settings["num_samples"] or evaluator.final_num_samples
-    if number < 2 or settings["batch_size"] < 1:
-        raise UserError(f"num_samples={number} must be at least 2, batch_size={settings['batch_size']} at least 1")
+    if number == 0:
+        raise UserError(f"{trained.run} was trained with metrics=none: choose some, such as metrics=digits")
+    out = Path(
+        settings["out"] or trained.path.with_name(f"{trained.path.stem}_{evaluator.name}.json")
+    ).expanduser()
+    make_folder(out.parent, "out")
     labels = proportional_labels(trained.class_counts, number)
     batches = generate(
         trained.game,
@@ -63,14 +73,15 @@ def evaluate(config: DictConfig) -> dict[str, float]:
         "comparable_with_papers": evaluator.comparable_with_papers,
     }
     _show(trained, evaluator, scores, number)
-    out = Path(settings["out"] or trained.path.with_name(f"{trained.path.stem}_{evaluator.name}.json")).expanduser()
     with user_errors():
         out.write_text(json.dumps({"scores": scores, "made_by": stamp}, indent=2) + "\n")
     log.info("written to %s", out)
     return scores
 
 
-def _evaluator(trained: Trained, asked: dict[str, Any] | None, device: torch.device, trust: list[str]) -> Evaluator:
+def _evaluator(
+    trained: Trained, asked: dict[str, Any] | None, device: torch.device, trust: list[str]
+) -> Evaluator:
     """The asked-for evaluator, which needs the data, or the run's own with what the checkpoint kept of the data."""
     own = asked is None or asked == trained.config["metrics"]
     if asked is None:
@@ -88,12 +99,12 @@ def _evaluator(trained: Trained, asked: dict[str, Any] | None, device: torch.dev
 
 def _show(trained: Trained, evaluator: Evaluator, scores: dict[str, float], number: int) -> None:
     note = "comparable with papers" if evaluator.comparable_with_papers else "not comparable with papers"
-    table = Table(
-        title=f"{trained.path.name} of {trained.run} at {trained.kimg:g} kimg, {number} samples",
-        caption=f"made by the {evaluator.name} extractor: {note}",
-    )
+    table = Table()
     table.add_column("metric")
     table.add_column("value", justify="right")
     for name, value in scores.items():
         table.add_row(name, f"{value:.5g}")
-    Console().print(table)
+    console = Console(soft_wrap=True)
+    console.print(f"{trained.path.name} of {trained.run} at {trained.kimg:g} kimg, {number} samples")
+    console.print(table)
+    console.print(f"made by the {evaluator.name} extractor: {note}")

@@ -19,7 +19,10 @@ EXAMPLES = {
         ("ganforge train resume=outputs/digits/DATE_TIME total_kimg=4000", "go on with a run, for longer"),
     ],
     "evaluate": [
-        ("ganforge evaluate checkpoint=outputs/digits/DATE_TIME", "the run's best checkpoint, by its own metrics"),
+        (
+            "ganforge evaluate checkpoint=outputs/digits/DATE_TIME",
+            "the run's best checkpoint, by its own metrics",
+        ),
         ("ganforge evaluate checkpoint=best.ckpt num_samples=10000", "more samples"),
         ("ganforge evaluate checkpoint=best.ckpt metrics=inception", "figures comparable with papers"),
         ("ganforge evaluate checkpoint=last.ckpt ema=false", "the raw weights, not their average"),
@@ -35,7 +38,8 @@ EXAMPLES = {
 }
 
 OWN_KEYS = {
-    "train": "experiment name tags seed total_kimg batch_size conditional discriminator_steps accumulate clip_norm ema workers resume",
+    "train": "experiment name tags seed total_kimg batch_size conditional discriminator_steps accumulate clip_norm ema "
+    "workers resume",
     "evaluate": "checkpoint metrics num_samples batch_size seed ema device out trust",
     "sample": "checkpoint num out seed labels batch_size ema device trust",
 }
@@ -44,7 +48,13 @@ OWN_KEYS = {
 def overview() -> str:
     """The text of `ganforge --help`."""
     commands = "\n".join(f"  {name:<10}{what}" for name, what in COMMANDS.items())
-    examples = [EXAMPLES["train"][0], EXAMPLES["train"][1], EXAMPLES["train"][2], EXAMPLES["evaluate"][0], EXAMPLES["sample"][0]]
+    examples = [
+        EXAMPLES["train"][0],
+        EXAMPLES["train"][1],
+        EXAMPLES["train"][2],
+        EXAMPLES["evaluate"][0],
+        EXAMPLES["sample"][0],
+    ]
     return (
         "ganforge: compose, train, evaluate and sample generative adversarial networks\n\n"
         f"usage: ganforge COMMAND [KEY=VALUE ...]\n\n{commands}\n\n"

@@ -22,19 +22,21 @@ def _classes(conditional: bool | None, num_classes: int | None) -> int:
 
 
 def _critic_norm(preferred: str, *, _root_: DictConfig) -> str:
-    """The discriminator's normalisation: the preferred one, or `layer` where batch norm is out of place.
+    """The discriminator's normalisation: the preferred one, or `none` where batch norm is out of place.
 
     Batch norm makes a critic's output for one image depend on the others, so that a penalty on the gradient of each
     image's output, or a Lipschitz bound, means nothing (Gulrajani et al. 2017, section 4).
     """
-    return "layer" if preferred == "batch" and forbids_batch_norm(_root_) else preferred
+    return "none" if preferred == "batch" and forbids_batch_norm(_root_) else preferred
 
 
 def forbids_batch_norm(config: Mapping[str, Any]) -> bool:
     """Whether the loss or a penalty of this configuration cannot be used with batch norm in the discriminator."""
     parts = [*targets(_plain(config["loss"]), "loss"), *targets(_plain(config["penalty"]), "penalty")]
     classes = [target_of(node, key) for key, node in parts]
-    return any(getattr(c, "needs_lipschitz", False) or getattr(c, "forbids_batch_norm", False) for c in classes)
+    return any(
+        getattr(c, "needs_lipschitz", False) or getattr(c, "forbids_batch_norm", False) for c in classes
+    )
 
 
 def _plain(config: Any) -> Any:

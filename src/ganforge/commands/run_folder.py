@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -16,15 +17,39 @@ import yaml
 
 from ganforge.commands.errors import UserError
 
-PACKAGES = (
-    "ganforge torch torchvision lightning hydra-core omegaconf torch-fidelity torchmetrics wandb numpy scikit-learn".split()
-)
+PACKAGES = [
+    "ganforge",
+    "torch",
+    "torchvision",
+    "lightning",
+    "hydra-core",
+    "omegaconf",
+    "torch-fidelity",
+    "torchmetrics",
+    "wandb",
+    "numpy",
+    "scikit-learn",
+]
 
 
 def write_config(folder: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
     """config.yaml: the resolved configuration; overrides.yaml: what was asked on the command line."""
-    (folder / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
-    (folder / "overrides.yaml").write_text(yaml.safe_dump(list(overrides)))
+    _write_whole(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+    _write_whole(folder / "overrides.yaml", yaml.safe_dump(list(overrides)))
+
+
+def make_folder(folder: Path, key: str) -> None:
+    """Makes the folder that a setting names.
+
+    Raises:
+        UserError: it cannot be made, with the setting.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be made: {error.strerror}; {key}=... chooses another place"
+        ) from error
 
 
 def record_start(folder: Path, command_line: Sequence[str], seed: int) -> None:
@@ -42,7 +67,7 @@ def record_start(folder: Path, command_line: Sequence[str], seed: int) -> None:
             "git_commit": _git_commit(),
         }
     )
-    path.write_text(json.dumps({"starts": starts}, indent=2) + "\n")
+    _write_whole(path, json.dumps({"starts": starts}, indent=2) + "\n")
 
 
 def read_config(folder: Path) -> tuple[dict[str, Any], list[str]]:
@@ -55,10 +80,19 @@ def read_config(folder: Path) -> tuple[dict[str, Any], list[str]]:
         config = yaml.safe_load((folder / "config.yaml").read_text())
         overrides = yaml.safe_load((folder / "overrides.yaml").read_text())
     except OSError as error:
-        raise UserError(f"resume={folder} is not a run's folder: {error.filename} cannot be read") from error
+        raise UserError(
+            f"resume={folder} is not a run's folder, such as outputs/digits/DATE_TIME: {error.filename} cannot be read"
+        ) from error
     except yaml.YAMLError as error:
         raise UserError(f"resume={folder}: its config.yaml or overrides.yaml is broken: {error}") from error
     return config, overrides
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """A resumed run rewrites these files: a full disk must not cost it the old ones."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
 
 
 def _version(package: str) -> str | None:
@@ -78,7 +112,9 @@ def _git_commit() -> str | None:
         ).stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+        return git("rev-parse", "HEAD") + (
+            "+" if git("status", "--porcelain", "--untracked-files=no") else ""
+        )
     except (OSError, subprocess.SubprocessError):
         return None
 

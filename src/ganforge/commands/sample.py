@@ -15,6 +15,7 @@ from torch import Tensor
 from ganforge.commands.checkpoints import Trained, choose_device, load_trained
 from ganforge.commands.configuration import plain
 from ganforge.commands.errors import UserError, user_errors
+from ganforge.commands.run_folder import make_folder
 from ganforge.games.sampling import generate, proportional_labels
 from ganforge.images import grid, save_png, scatter, to_uint8
 
@@ -28,14 +29,17 @@ def sample(config: DictConfig) -> None:
         UserError: a checkpoint or labels that cannot be used, or a folder that cannot be written.
     """
     settings = plain(config)
-    if settings["num"] < 1 or settings["batch_size"] < 1:
-        raise UserError(f"num={settings['num']} and batch_size={settings['batch_size']} must be at least 1")
+    for key in ("num", "batch_size"):
+        if settings[key] < 1:
+            raise UserError(f"{key}={settings[key]} must be at least 1")
     device = choose_device(settings["device"])
-    trained = load_trained(settings["checkpoint"], ema=settings["ema"], device=device, trust=settings["trust"])
+    trained = load_trained(
+        settings["checkpoint"], ema=settings["ema"], device=device, trust=settings["trust"]
+    )
     labels = _labels(trained, settings["labels"], settings["num"])
     out = Path(settings["out"] or _beside(trained, settings["seed"])).expanduser()
+    make_folder(out, "out")
     with user_errors():
-        out.mkdir(parents=True, exist_ok=True)
         batches = generate(
             trained.game,
             trained.generator_side,
@@ -45,7 +49,9 @@ def sample(config: DictConfig) -> None:
             device=device,
         )
         total = -(-len(labels) // settings["batch_size"])
-        samples = torch.cat([images.cpu() for images, _ in track(batches, "sampling", total=total, transient=True)])
+        samples = torch.cat(
+            [images.cpu() for images, _ in track(batches, "sampling", total=total, transient=True)]
+        )
         origin = _origin(trained, settings["seed"], settings["ema"])
         if samples.ndim == 4:
             _write_images(out, to_uint8(samples), labels, trained, origin)
@@ -87,7 +93,9 @@ def _origin(trained: Trained, seed: int, ema: bool) -> dict[str, str]:
     }
 
 
-def _write_images(out: Path, images: Tensor, labels: Tensor, trained: Trained, origin: dict[str, str]) -> None:
+def _write_images(
+    out: Path, images: Tensor, labels: Tensor, trained: Trained, origin: dict[str, str]
+) -> None:
     digits = len(str(len(images) - 1))
     for index, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
         text = {**origin, "index": str(index)}
@@ -95,7 +103,9 @@ def _write_images(out: Path, images: Tensor, labels: Tensor, trained: Trained, o
             text |= {"label": str(label), "class_name": trained.class_names[label]}
         save_png(out / f"{index:0{digits}}.png", image, text)
     columns = max(1, round(len(images) ** 0.5))
-    save_png(out / "grid.png", grid(images, columns=columns), {**origin, "labels": json.dumps(labels.tolist())})
+    save_png(
+        out / "grid.png", grid(images, columns=columns), {**origin, "labels": json.dumps(labels.tolist())}
+    )
 
 
 def _write_points(out: Path, points: Tensor, origin: dict[str, str]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
 import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,8 +17,10 @@ from omegaconf import DictConfig
 from torch import nn
 
 from ganforge.commands import building
+from ganforge.commands.checkpoints import why_unreadable
 from ganforge.commands.configuration import plain
-from ganforge.commands.errors import UserError, user_errors
+from ganforge.commands.errors import RunFailedError, UserError, user_errors
+from ganforge.commands.nearest import did_you_mean
 from ganforge.commands.resolvers import forbids_batch_norm
 from ganforge.commands.run_folder import command_line, read_config, record_start, write_config
 from ganforge.draws import derive_seed
@@ -34,8 +36,20 @@ from ganforge.training.run import Run
 
 log = logging.getLogger("ganforge")
 
-# Settings that say how or how long to run, not what is trained: free to change when a run is resumed.
-FREE_ON_RESUME = ("total_kimg", "tags", "name", "resume", "workers", "callbacks", "logger", "metrics", "trainer", "data.root")
+# Arguments of lightning.Trainer that mean the same here; the others count optimizer steps, or are set by `fit`.
+TRAINER_KEYS = (
+    "accelerator",
+    "devices",
+    "precision",
+    "deterministic",
+    "benchmark",
+    "detect_anomaly",
+    "profiler",
+)
+PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "64-true")
+
+# What a resumed run has to share with its checkpoint; lengths, periods, loggers and learning rates may change.
+FIXED_ON_RESUME = ("game", "data", "seed", "batch_size", "discriminator_steps", "accumulate", "conditional")
 
 
 def train(config: DictConfig) -> dict[str, float]:
@@ -47,7 +61,10 @@ def train(config: DictConfig) -> dict[str, float]:
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
     if config.resume is None and (folder / "config.yaml").exists():
-        raise UserError(f"{folder} already holds a run: resume={folder} goes on with it, hydra.run.dir=... makes another")
+        raise UserError(
+            f"{folder} already holds a run: resume={folder} goes on with it, hydra.run.dir=... makes another"
+        )
+    _check_settings(plain(config))
     data = building.build(_data_arguments(config), "data")
     config.data.image_size, config.data.channels = data.image_size, data.channels
     config.data.num_classes = data.num_classes
@@ -56,14 +73,14 @@ def train(config: DictConfig) -> dict[str, float]:
         settings = _resumed(settings, folder)
     checkpoint = _checkpoint(folder) if config.resume is not None else None
     conditional = _conditional(settings, data)
-    _check_parts(settings)
+    building.check(settings["model"], "model")
 
     torch.manual_seed(derive_seed(settings["seed"], "weights"))
     game = building.build(settings["game"], "game")
     _check_discriminator(settings, game)
     module = _module(settings, game, data)
     evaluator = building.build(settings["metrics"], "metrics")
-    loggers = Loggers(building.build(settings["logger"], "logger"))
+    loggers = Loggers(building.build(_loggers(settings["logger"]), "logger"))
     callbacks = building.build(settings["callbacks"], "callbacks")
     state = _load(checkpoint, module, settings) if checkpoint else None
     images_seen = state["clock"]["images_seen"] if state else 0
@@ -97,15 +114,7 @@ def train(config: DictConfig) -> dict[str, float]:
     )
     _announce(settings, game, data, folder, images_seen)
     info = RunInfo(folder, settings["name"], settings["tags"], settings, images_seen)
-    return _play(module, rounds, run, list(callbacks.values()), checkpoint, info)
-
-
-class RunFailedError(Exception):
-    """Training ended badly, or was asked to stop; carries the exit code."""
-
-    def __init__(self, message: str, exit_code: int = 1) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+    return _play(module, rounds, run, [c for c in callbacks.values() if c], checkpoint, info)
 
 
 def _play(
@@ -127,8 +136,18 @@ def _play(
         fit(module, rounds, run, callbacks, checkpoint, **run.config["trainer"])
         exit_code = 0 if run.stop_signal is None else 128 + run.stop_signal
     except NonFiniteLossError as error:
-        message = f"{error} before {module.kimg:g} kimg; the checkpoints in {run.folder / 'checkpoints'} are from before"
-        failure.write_text(message + "\n")
+        kept = sorted(path.name for path in (run.folder / "checkpoints").glob("*.ckpt"))
+        before = (
+            f"{' and '.join(kept)} in {run.folder / 'checkpoints'}: from before"
+            if kept
+            else "no checkpoint yet"
+        )
+        message = f"{error} before {module.kimg:g} kimg ({before}); try a lower learning rate, clip_norm or a penalty"
+        _note_failure(failure, message)
+        raise RunFailedError(message) from error
+    except OSError as error:
+        message = f"{error}; {go_on}"
+        _note_failure(failure, message)
         raise RunFailedError(message) from error
     except BaseException as error:
         _note_failure(failure, f"{type(error).__name__}: {error}; {go_on}")
@@ -154,7 +173,9 @@ def _conclude(run: Run, module: AdversarialModule, seconds: float) -> None:
     log.info("done: %g kimg in %.0f s", module.kimg, seconds)
     if run.scores:
         made_by = run.evaluator.name
-        comparable = "comparable with papers" if run.evaluator.comparable_with_papers else "not comparable with papers"
+        comparable = (
+            "comparable with papers" if run.evaluator.comparable_with_papers else "not comparable with papers"
+        )
         log.info("scores by the %s extractor (%s):", made_by, comparable)
         for name, value in run.scores.items():
             log.info("  %-22s %.4g", name, value)
@@ -189,6 +210,11 @@ def _data_arguments(config: DictConfig) -> dict[str, Any]:
     return arguments  # type: ignore[return-value]
 
 
+def _loggers(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The loggers of a section that may also hold settings they share, such as `logger.mode`."""
+    return {name: node for name, node in settings.items() if isinstance(node, dict)}
+
+
 def _conditional(settings: Mapping[str, Any], data: Any) -> bool:
     if settings["conditional"] and data.num_classes == 0:
         raise UserError(
@@ -198,42 +224,78 @@ def _conditional(settings: Mapping[str, Any], data: Any) -> bool:
     return bool(settings["num_classes"])
 
 
-def _check_parts(settings: Mapping[str, Any]) -> None:
-    """Everything that is only built later is checked now."""
-    for key in ("game", "optimizer", "schedule", "metrics", "callbacks", "logger"):
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """What can be known to be wrong before the data are read, which may take long."""
+    for key in ("loss", "penalty", "optimizer", "schedule", "metrics", "callbacks", "logger"):
         building.check(settings[key], key)
-    if settings["trainer"].get("devices") not in (1, "1", "auto"):
-        raise UserError(f"trainer.devices={settings['trainer']['devices']!r}: training runs on one device; set it to 1")
-    if str(settings["trainer"].get("precision", "32-true")).startswith("16"):
-        raise UserError("trainer.precision=16-mixed needs a gradient scaler for each player; use bf16-mixed or 32-true")
-    if settings["total_kimg"] <= 0 or settings["batch_size"] <= 0:
+    _check_trainer(settings["trainer"])
+    for key in ("total_kimg", "batch_size"):
+        if not 0 < settings[key] < math.inf:
+            raise UserError(f"{key}={settings[key]:g} must be greater than 0 and finite")
+    if settings["workers"] < 0:
+        raise UserError(f"workers={settings['workers']} must be at least 0 (0: no other processes)")
+
+
+def _check_trainer(trainer: Mapping[str, Any]) -> None:
+    for key in trainer:
+        if key not in TRAINER_KEYS:
+            raise UserError(
+                f"trainer.{key}: there is no such setting, it can be {', '.join(TRAINER_KEYS)}"
+                f"{did_you_mean(key, TRAINER_KEYS)}; how long a run is says total_kimg=..."
+            )
+    if trainer.get("devices") not in (1, "1", "auto"):
+        raise UserError(f"trainer.devices={trainer.get('devices')}: training runs on one device; set it to 1")
+    precision = trainer.get("precision", "32-true")
+    if precision not in PRECISIONS:
         raise UserError(
-            f"total_kimg={settings['total_kimg']} and batch_size={settings['batch_size']} must be greater than 0"
+            f"trainer.precision={precision}: it can be {', '.join(PRECISIONS)} (16-mixed would need a gradient scaler "
+            "for each player)"
+        )
+    building.check({"_target_": "lightning.Trainer", **trainer}, "trainer")
+    there = {
+        "auto": True,
+        "cpu": True,
+        "gpu": torch.cuda.is_available() or torch.backends.mps.is_available(),
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    accelerator = trainer.get("accelerator", "auto")
+    if not there.get(accelerator):
+        what = "is not on this machine" if accelerator in there else f"is not one of {', '.join(there)}"
+        raise UserError(
+            f"trainer.accelerator={accelerator} {what}; trainer.accelerator=auto takes the best there is"
         )
 
 
 def _check_discriminator(settings: Mapping[str, Any], game: Game) -> None:
-    norms = [name for name, m in game.discriminator_side.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [
+        name
+        for name, m in game.discriminator_side.named_modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm)
+    ]
     if norms and forbids_batch_norm(settings):
         raise UserError(
-            f"the discriminator has batch norm (at {norms[0]}), which a Wasserstein loss or a gradient penalty cannot be "
-            "used with: model.discriminator.norm=layer or none"
+            f"the discriminator has batch norm (at {norms[0]}), which a Wasserstein loss or a gradient penalty cannot "
+            "be used with: model.discriminator.norm=none or layer"
         )
     loss, penalties = game.loss, dict(game.penalties.items())  # type: ignore[operator,union-attr]
     spectral = any("parametrizations" in name for name, _ in game.discriminator_side.named_parameters())
     bounded = spectral or any(getattr(p, "bounds_critic", False) for p in penalties.values())
     if getattr(loss, "needs_lipschitz", False) and not bounded:
         log.warning(
-            "this loss needs a critic whose slope is bounded, and nothing here bounds it: add penalty=[gradient_penalty], "
-            "penalty=[weight_clipping] or a model with spectral norm (model=sngan)"
+            "this loss needs a critic whose slope is bounded, and nothing here bounds it: add "
+            "penalty=[gradient_penalty], penalty=[weight_clipping] or a model with spectral norm (model=sngan)"
         )
 
 
 def _module(settings: Mapping[str, Any], game: Game, data: Any) -> AdversarialModule:
     schedule = building.build(settings["schedule"], "schedule")
     optimizers = building.build(settings["optimizer"], "optimizer")
-    players = {
-        side: Player(optimizers[side], schedule, settings["clip_norm"][side]) for side in ("discriminator", "generator")
+    for side, optimizer in optimizers.items():
+        _try_optimizer(side, optimizer)
+    players: dict[str, Any] = {
+        side: Player(optimizers[side], schedule, settings["clip_norm"][side])
+        for side in ("discriminator", "generator")
     }
     with user_errors():
         return AdversarialModule(
@@ -246,6 +308,14 @@ def _module(settings: Mapping[str, Any], game: Game, data: Any) -> AdversarialMo
             accumulate=settings["accumulate"],
             flip=data.flip,
         )
+
+
+def _try_optimizer(side: str, optimizer: Any) -> None:
+    """Optimizers are made once training starts; what they find wrong with their numbers is said now."""
+    try:
+        optimizer([nn.Parameter(torch.zeros(1))])
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UserError(f"optimizer.{side}: {error}") from error
 
 
 def _device(trainer: Mapping[str, Any]) -> torch.device:
@@ -271,7 +341,8 @@ def _resumed(asked: dict[str, Any], folder: Path) -> dict[str, Any]:
     """
     stored, old_overrides = read_config(folder)
     before = plain(_with_facts(compose(config_name="train", overrides=old_overrides), stored))
-    return _apply_difference(stored, before, {**asked, "resume": None})
+    settings: dict[str, Any] = _apply_difference(stored, before, {**asked, "resume": None})
+    return settings
 
 
 def _with_facts(config: DictConfig, stored: Mapping[str, Any]) -> DictConfig:
@@ -300,20 +371,25 @@ def _apply_difference(base: Any, before: Any, after: Any) -> Any:
 def _load(path: Path, module: AdversarialModule, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The checkpoint, once it is sure that it is whole and of this model."""
     try:
-        state = AtomicCheckpointIO().load_checkpoint(path)
+        state: dict[str, Any] = AtomicCheckpointIO().load_checkpoint(path)
+        stored = state["ganforge"]["config"]
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is not a whole checkpoint ({reason}); another one of the run may be: {path.parent}") from error
-    stored = state["ganforge"]["config"]
-    for key in ("game", "seed", "batch_size", "discriminator_steps", "accumulate", "conditional"):
+        best = path.with_name("best.ckpt")
+        way_out = f"copy {best} over it to go on from there" if best.exists() else "start a new run"
+        raise UserError(f"{path} is not a whole checkpoint ({why_unreadable(error)}); {way_out}") from error
+    for key in FIXED_ON_RESUME:
         difference = first_difference(stored[key], settings[key], key)
-        if difference:
-            raise UserError(f"{path} was trained otherwise: {difference}; resume it as it was, or start a new run")
+        if difference and not difference.startswith("data.root "):
+            raise UserError(
+                f"{path} was trained otherwise: {difference}; resume it as it was, or start a new run"
+            )
     own = module.state_dict()
     for name, tensor in state["state_dict"].items():
         if name not in own or own[name].shape != tensor.shape:
             here = tuple(own[name].shape) if name in own else "missing"
-            raise UserError(f"{path} is of another model: {name} is {tuple(tensor.shape)} there and {here} here")
+            raise UserError(
+                f"{path} is of another model: {name} is {tuple(tensor.shape)} there and {here} here"
+            )
     return state
 
 
@@ -341,5 +417,3 @@ def resume_overrides(words: Sequence[str]) -> list[str]:
 def _quoted(path: Path) -> str:
     text = str(path).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{text}'"
-
-

@@ -51,8 +51,8 @@ class Synthesis(Game):
         real, labels = batch["images"], batch["labels"]
         with torch.no_grad():
             fake = self.sample(turn.draws, labels)
-        real_logits = self.discriminator_side(real, labels)
-        fake_logits = self.discriminator_side(fake, labels)
+        real_logits = self._logits(real, labels)
+        fake_logits = self._logits(fake, labels)
         turn.observe("real_logits", real_logits)
         turn.observe("fake_logits", fake_logits)
         turn.observe("accuracy_real", real_logits > 0)
@@ -60,7 +60,7 @@ class Synthesis(Game):
         terms = {"adversarial": self.loss.discriminator_loss(real_logits, fake_logits)}
 
         def critic(images: Tensor) -> Tensor:
-            return self.discriminator_side(images, labels)  # type: ignore[no-any-return]
+            return self._logits(images, labels)
 
         for name, penalty in self._penalties():
             # Lazy regularisation (Karras et al. 2020, appendix B): every n-th round, n times as strong.
@@ -74,11 +74,11 @@ class Synthesis(Game):
     def generator_terms(self, batch: Batch, turn: Turn) -> Terms:
         labels = batch["labels"]
         fake = self.sample(turn.draws, labels)
-        fake_logits = self.discriminator_side(fake, labels)
+        fake_logits = self._logits(fake, labels)
         real_logits = None
         if self.loss.generator_uses_real:
             with torch.no_grad():
-                real_logits = self.discriminator_side(batch["images"], labels)
+                real_logits = self._logits(batch["images"], labels)
         return {"adversarial": self.loss.generator_loss(real_logits, fake_logits)}
 
     def after_discriminator_step(self) -> None:
@@ -94,4 +94,12 @@ class Synthesis(Game):
     def sample(self, draws: Draws, labels: Tensor, generator_side: nn.Module | None = None) -> Tensor:
         generator = self.generator_side if generator_side is None else generator_side
         z = draws.normal(len(labels), self.latent_dim, device=labels.device)
-        return generator(z, labels)  # type: ignore[no-any-return]
+        return _at_least_float32(generator(z, labels))
+
+    def _logits(self, images: Tensor, labels: Tensor) -> Tensor:
+        return _at_least_float32(self.discriminator_side(images, labels))
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    """Losses and penalties are computed in float32 where the networks ran in bfloat16."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
@@ -19,7 +20,7 @@ class AtomicCheckpointIO(CheckpointIO):
         temporary = target.with_name(f".{target.name}.tmp")
         try:
             with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
+                _save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, target)
@@ -35,3 +36,13 @@ class AtomicCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)
+
+
+def _save(checkpoint: dict[str, Any], file: BinaryIO) -> None:
+    """torch.save, whose writer turns a full disk into a RuntimeError about positions."""
+    try:
+        torch.save(checkpoint, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise OSError(errno.EIO, f"the file could not be written whole ({str(error).splitlines()[0]})") from error

@@ -114,10 +114,10 @@ class _Bar:
         self._task: TaskID = self._progress.add_task(
             run.config.get("name", "training"),
             total=run.total_images / 1000,
-            completed=images_seen / 1000,
             speed="",
             headline="",
         )
+        self._progress.update(self._task, completed=images_seen / 1000)
         self._progress.start()
         self._refreshed = 0.0
 
