@@ -61,14 +61,18 @@ def _run(command: str, overrides: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us instead of being printed with a traceback
     sys.path.insert(0, os.getcwd())  # a user's own loss or network is named by `_target_: my_file.MyLoss`
     if command == "train":
-        from ganforge.commands.train import resume_overrides
+        from ganforge.commands.run_folder import resume_overrides
 
         overrides = resume_overrides(overrides)
-    module = importlib.import_module(f"ganforge.commands.{command}")
+
+    def job(config: Any) -> Any:
+        module = importlib.import_module(
+            f"ganforge.commands.{command}"
+        )  # seconds, not spent on a mistyped key
+        return getattr(module, command)(config)
+
     try:
-        _with_arguments(
-            overrides, lambda restored: run_with_hydra(command, restored(getattr(module, command)))
-        )
+        _with_arguments(overrides, lambda restored: run_with_hydra(command, restored(job)))
     except RunFailedError as error:
         print(f"ganforge: {error}", file=sys.stderr)
         return error.exit_code

@@ -145,7 +145,8 @@ def _check_type(key: str, value: Any, hint: Any) -> None:
     try:
         adapter.validate_python(value)
     except ValidationError as error:
-        messages = (
+        messages = [
             each["msg"].removeprefix("Input should be ").split(", unable")[0] for each in error.errors()
-        )
-        raise UserError(f"{key}={value}: it should be {' or '.join(dict.fromkeys(messages))}") from error
+        ]
+        typable = [message for message in messages if not message.startswith("an instance of")] or messages
+        raise UserError(f"{key}={value}: it should be {' or '.join(dict.fromkeys(typable))}") from error

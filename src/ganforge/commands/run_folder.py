@@ -38,6 +38,24 @@ def write_config(folder: Path, config: Mapping[str, Any], overrides: Sequence[st
     _write_whole(folder / "overrides.yaml", yaml.safe_dump(list(overrides)))
 
 
+def resume_overrides(words: Sequence[str]) -> list[str]:
+    """The command line of `train resume=FOLDER ...`, with the run's own overrides in front and its folder fixed."""
+    folders = [word.split("=", 1)[1] for word in words if word.startswith("resume=")]
+    if not folders or not folders[-1] or folders[-1] == "null":
+        return list(words)
+    folder = Path(folders[-1]).expanduser()
+    _, old_overrides = read_config(folder)
+    flags = [i for i, word in enumerate(words) if word.startswith("-")]  # they come last
+    end = flags[0] if flags else len(words)
+    return [*old_overrides, *words[:end], f"hydra.run.dir={quoted(folder)}", *words[end:]]
+
+
+def quoted(path: Path | str) -> str:
+    """The path as a value that Hydra's grammar takes whatever it holds."""
+    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'"
+
+
 def make_folder(folder: Path, key: str) -> None:
     """Makes the folder that a setting names.
 

@@ -6,7 +6,7 @@ import logging
 import math
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ganforge.commands.configuration import plain
 from ganforge.commands.errors import RunFailedError, UserError, user_errors
 from ganforge.commands.nearest import did_you_mean
 from ganforge.commands.resolvers import forbids_batch_norm
-from ganforge.commands.run_folder import command_line, read_config, record_start, write_config
+from ganforge.commands.run_folder import command_line, quoted, read_config, record_start, write_config
 from ganforge.draws import derive_seed
 from ganforge.games.game import Game
 from ganforge.training.checkpoint_file import AtomicCheckpointIO
@@ -324,8 +324,12 @@ def _device(trainer: Mapping[str, Any]) -> torch.device:
 
 
 def _overrides(config: DictConfig) -> list[str]:
-    """What was asked on the command line, without the wish to resume."""
-    return [word for word in HydraConfig.get().overrides.task if not word.startswith("resume=")]
+    """What was asked on the command line, without the wish to resume; the user's own folders of YAML files first."""
+    asked = [word for word in HydraConfig.get().overrides.task if not word.startswith("resume=")]
+    sources = HydraConfig.get().runtime.config_sources
+    folders = [s.path for s in sources if s.schema == "file" and "command-line" in s.provider]
+    own = ",".join(quoted(f"file://{Path(folder).absolute()}") for folder in dict.fromkeys(folders))
+    return [f"hydra.searchpath=[{own}]", *asked] if own else asked
 
 
 def _checkpoint(folder: Path) -> Path | None:
@@ -402,18 +406,3 @@ def first_difference(stored: Any, asked: Any, key: str) -> str | None:
                 return difference
         return None
     return None if stored == asked else f"{key} is {stored!r} there and {asked!r} here"
-
-
-def resume_overrides(words: Sequence[str]) -> list[str]:
-    """The command line of `train resume=FOLDER ...`, with the run's own overrides in front and its folder fixed."""
-    folders = [word.split("=", 1)[1] for word in words if word.startswith("resume=")]
-    if not folders or not folders[-1] or folders[-1] == "null":
-        return list(words)
-    folder = Path(folders[-1]).expanduser()
-    _, old_overrides = read_config(folder)
-    return [*old_overrides, *words, f"hydra.run.dir={_quoted(folder)}"]
-
-
-def _quoted(path: Path) -> str:
-    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{text}'"

@@ -15,7 +15,7 @@ from ganforge.evaluation.evaluator import RealData
 from ganforge.evaluation.extractor import Extractor
 
 _WAYS_OUT = (
-    "Give a file with metrics.extractor.weights_path=FILE (torch-fidelity's release v0.2.0 has it: "
+    "Give a file with metrics=inception metrics.extractor.weights_path=FILE (torch-fidelity's release v0.2.0 has it: "
     "weights-inception-2015-12-05-6726825d.pth), or choose metrics=digits or metrics=domain, "
     "whose figures compare runs with one another but not with papers."
 )

@@ -1,0 +1,95 @@
+"""What help says is true: it lists all there is in conf/, and every example can be typed."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from ganforge import __version__
+from ganforge.commands import resolvers, schema
+from ganforge.commands.help import COMMANDS, EXAMPLES, OWN_KEYS
+from ganforge.commands.options import config_folder
+
+CONF = Path(__file__).parents[2] / "conf"
+OPTIONS = [path.relative_to(CONF).with_suffix("") for path in sorted(CONF.glob("*/*.yaml"))]
+SCHEMAS = {
+    "train": schema.TrainConfig,
+    "evaluate": schema.EvaluateConfig,
+    "sample": schema.SampleConfig,
+}
+
+
+@pytest.mark.parametrize("words", [(), ("--help",), ("-h",), ("help",)], ids=" ".join)
+def test_overview(words: tuple[str, ...], ganforge: Any) -> None:
+    outcome = ganforge(*words)
+    assert outcome.code == 0
+    assert outcome.err == ""
+    for command, what in COMMANDS.items():
+        assert f"{command} " in outcome.out
+        assert what in outcome.out
+    assert sum(line.startswith("  ganforge ") for line in outcome.out.splitlines()) == 5
+
+
+def test_version(ganforge: Any) -> None:
+    assert ganforge("--version").out == f"ganforge {__version__}\n"
+
+
+@pytest.mark.parametrize("words", [(), ("train", "--help"), ("train", "loss=hinge", "-h")], ids=" ".join)
+def test_every_group_and_option_is_listed(words: tuple[str, ...], ganforge: Any) -> None:
+    lines = ganforge(*words).out.splitlines()
+    entries = [line.split(maxsplit=1) for line in lines if line.startswith("  ")]
+    listed = {group: names.split(", ") for group, names in entries}
+    assert len(OPTIONS) > 30
+    for option in OPTIONS:
+        assert option.name in listed[str(option.parent)]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_lists_its_own_settings_and_five_examples(command: str, ganforge: Any) -> None:
+    text = ganforge(command, "--help").out
+    groups = {str(option.parent) for option in OPTIONS} - {"metrics"}
+    fields = {field.name for field in dataclasses.fields(SCHEMAS[command])}
+    computed = {"num_classes", "metrics"} if command == "train" else set()
+    own = set(OWN_KEYS[command].split())
+    assert own - {"experiment"} == fields - groups - computed
+    (line,) = [line for line in text.splitlines() if line.startswith("Settings: ")]
+    assert set(line.removeprefix("Settings: ").split(", ")) == own
+    assert [line.strip() for line in text.splitlines() if line.startswith("  ganforge ")] == [
+        example for example, _ in EXAMPLES[command]
+    ]
+    assert len(EXAMPLES[command]) == 5
+
+
+ALL_EXAMPLES = [(command, example) for command in EXAMPLES for example, _ in EXAMPLES[command]]
+
+
+@pytest.mark.parametrize(("command", "example"), ALL_EXAMPLES, ids=[example for _, example in ALL_EXAMPLES])
+def test_every_example_composes(command: str, example: str) -> None:
+    program, named, *words = shlex.split(example)
+    assert (program, named) == ("ganforge", command)
+    schema.register()
+    resolvers.register()
+    jobs: list[list[str]] = [[]]
+    for word in words:
+        if word == "-m" or word.startswith("resume="):
+            continue
+        key, value = word.split("=", 1)
+        values = value.split(",") if "-m" in words and not value.startswith("[") else [value]
+        jobs = [[*job, f"{key}={one}"] for job in jobs for one in values]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        for job in jobs if len(jobs) < 3 else (jobs[0], jobs[-1]):
+            compose(config_name=command, overrides=job)
+
+
+def test_the_composed_configuration_is_printed(ganforge: Any) -> None:
+    for command in COMMANDS:
+        outcome = ganforge(command, "seed=11", "--cfg", "job")
+        assert outcome.code == 0
+        assert "seed: 11" in outcome.out
