@@ -1,0 +1,196 @@
+"""The documentation holds: its commands compose, its links lead somewhere, and the code of own_parts.md really runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import hydra
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+from ganforge.commands import resolvers, schema
+from ganforge.commands.help import COMMANDS, EXAMPLES
+from ganforge.commands.options import config_folder, options
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OWN_PARTS = ROOT / "docs" / "own_parts.md"
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [text for found, text in FENCE.findall(page.read_text()) if found == language]
+
+
+def commands() -> Iterator[tuple[Path, str]]:
+    """Every `ganforge COMMAND ...` of a shell block, a line each, with the page it stands on."""
+    for page in PAGES:
+        for block in blocks(page, "sh"):
+            for line in block.replace("\\\n", " ").splitlines():
+                if line.startswith("ganforge "):
+                    yield page, line
+
+
+COMMAND_LINES = [pytest.param(page, line, id=f"{page.stem}: {line}") for page, line in commands()]
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder `my_gan` that own_parts.md describes, made of its code blocks, as the current directory."""
+    for name, text in own_files().items():
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    for module in ("my_loss", "my_penalty", "my_model"):
+        sys.modules.pop(module, None)
+
+
+def own_files() -> dict[str, str]:
+    """The files that own_parts.md shows: a block whose line before is its name in backticks."""
+    shown = re.findall(r"^`([\w/]+\.(?:py|yaml))`\n\n```\w+\n(.*?)^```$", OWN_PARTS.read_text(), re.M | re.S)
+    return dict(shown)
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(COMMAND_LINES) > 20
+    assert {page.name for page, _ in commands()} >= {
+        "README.md",
+        "first_run.md",
+        "own_parts.md",
+        "own_data.md",
+    }
+
+
+@pytest.mark.parametrize(("page", "line"), COMMAND_LINES)
+def test_documented_command_composes(page: Path, line: str, own_folder: Path) -> None:
+    words = shlex.split(line, comments=True)[1:]
+    assert words[0] in COMMANDS
+    config = compose(words[0], words[1:], own_folder)
+    assert OmegaConf.to_container(config, resolve=True)
+
+
+@pytest.mark.parametrize("command", EXAMPLES)
+def test_example_of_the_help_text_composes(command: str, own_folder: Path) -> None:
+    for line, _ in EXAMPLES[command]:
+        words = shlex.split(line)[1:]
+        assert OmegaConf.to_container(compose(words[0], words[1:], own_folder), resolve=True)
+
+
+def compose(command: str, words: list[str], folder: Path) -> DictConfig:
+    """The configuration of a command line; flags are looked at here, and a sweep stands for its first job."""
+    overrides, sweep = [], "-m" in words
+    words = [word for word in words if word not in ("-m", "--cfg", "job", "--help")]
+    while words:
+        word = words.pop(0)
+        if word == "--config-dir":
+            overrides.append(f"hydra.searchpath=['file://{folder / words.pop(0)}']")
+        else:
+            overrides.append(re.sub(r"=([^\[,]+),.*", r"=\1", word) if sweep else word)
+    assert not [word for word in overrides if word.startswith("-")], "a flag that this test does not know"
+    schema.register()
+    resolvers.register()
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return hydra.compose(config_name=command, overrides=overrides)
+
+
+def slug(heading: str) -> str:
+    """The anchor that a Markdown heading gets."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_and_figures_exist(page: Path) -> None:
+    text = FENCE.sub("", page.read_text())
+    for target in LINK.findall(text):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), f"{page.name} links to {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", FENCE.sub("", file.read_text()), re.MULTILINE)
+            assert anchor in map(slug, headings), f"{page.name} links to {target}"
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    linked = {target.partition("#")[0] for target in LINK.findall((ROOT / "README.md").read_text())}
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "index.md" or f"docs/{page.name}" in linked
+
+
+def test_readme_names_every_option() -> None:
+    """The table of what composes is complete, but for groups without a choice and recipes that others build on."""
+    readme = (ROOT / "README.md").read_text()
+    for group, names in options().items():
+        if group == "callbacks":
+            continue
+        row = re.search(rf"^\| `{group}`.*$", readme, re.MULTILINE)
+        assert row, f"the README's table has no row for {group}"
+        assert set(names) <= set(re.findall(r"`(\w+)`", row.group(0))), group
+
+
+def run(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]),
+        "OMP_NUM_THREADS": "1",
+        "WANDB_MODE": "disabled",
+        "GANFORGE_CACHE": str(folder / "cache"),
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "ganforge", *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.slow
+def test_own_loss_penalty_and_model_train_resume_and_sample(own_folder: Path) -> None:
+    assert {"my_loss.py", "my_penalty.py", "my_model.py"} <= set(own_files())
+    parts = ["loss=pearson", "penalty=[r1,drift]", "model=upsample", "model.generator.width=8"]
+    quick = ["metrics.num_samples=50", "metrics.final_num_samples=50", "callbacks.evaluation.every_kimg=0"]
+    words = ["--config-dir", "conf", *parts, *quick, "total_kimg=0.2", "hydra.run.dir=run"]
+    trained = run("train", *words, folder=own_folder)
+    assert trained.returncode == 0, trained.stderr
+    header = (own_folder / "run" / "metrics.csv").read_text().splitlines()[0]
+    assert "train/discriminator/drift" in header.split(",")
+
+    resumed = run("train", "resume=run", "total_kimg=0.3", folder=own_folder)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "going on in" in resumed.stderr
+
+    refused = run("sample", "checkpoint=run", "num=2", folder=own_folder)
+    assert refused.returncode == 2
+    assert "trust=[my_" in refused.stderr
+
+    trust = "trust=[my_loss,my_penalty,my_model]"
+    sampled = run("sample", "checkpoint=run", "num=2", "out=fakes", trust, folder=own_folder)
+    assert sampled.returncode == 0, sampled.stderr
+    assert len(list((own_folder / "fakes").glob("?.png"))) == 2
+
+    evaluated = run("evaluate", "checkpoint=run", "num_samples=50", trust, folder=own_folder)
+    assert evaluated.returncode == 0, evaluated.stderr
+
+
+@pytest.mark.slow
+def test_own_parts_named_on_the_command_line_train(own_folder: Path) -> None:
+    lines = [line for page, line in commands() if page == OWN_PARTS and "_target_=" in line]
+    assert len(lines) == 3
+    words = [word for line in lines for word in shlex.split(line)[2:]]
+    trained = run("train", *words, "total_kimg=0.1", "metrics=none", "hydra.run.dir=run", folder=own_folder)
+    assert trained.returncode == 0, trained.stderr
