@@ -108,7 +108,9 @@ def test_a_checkpoint_is_enough_where_the_data_is_gone(tmp_path: Path) -> None:
     ganforge("sample", "checkpoint=run", "num=4", "out=fakes", cwd=tmp_path)
     ganforge("evaluate", "checkpoint=run/checkpoints/last.ckpt", cwd=tmp_path)
     again = json.loads((tmp_path / "run" / "checkpoints" / "last_domain.json").read_text())["scores"]
-    assert again == pytest.approx(json.loads((tmp_path / "run" / "scores.json").read_text())["scores"], rel=1e-6)
+    assert again == pytest.approx(
+        json.loads((tmp_path / "run" / "scores.json").read_text())["scores"], rel=1e-6
+    )
 
 
 def test_a_multirun_gives_each_job_a_folder_and_a_wandb_run(tmp_path: Path) -> None:

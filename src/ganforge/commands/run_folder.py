@@ -34,8 +34,9 @@ PACKAGES = [
 
 def write_config(folder: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
     """config.yaml: the resolved configuration; overrides.yaml: what was asked on the command line."""
-    _write_whole(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
     _write_whole(folder / "overrides.yaml", yaml.safe_dump(list(overrides)))
+    # Last: a folder that holds config.yaml is a run's, and whole.
+    _write_whole(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
 
 
 def resume_overrides(words: Sequence[str]) -> list[str]:

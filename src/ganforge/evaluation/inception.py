@@ -72,5 +72,8 @@ class Inception(Extractor):
         """torch-fidelity unpickles without limits; a file that only holds tensors passes here."""
         try:
             torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise ValueError(f"{path} is not a readable file of weights: {error}. {_WAYS_OUT}") from error
+        except Exception as error:  # whatever a damaged file makes the unpickler stumble over
+            reason = next(iter(str(error).splitlines()), "")
+            raise ValueError(
+                f"{path} is not a readable file of weights ({type(error).__name__}: {reason}). {_WAYS_OUT}"
+            ) from error

@@ -45,4 +45,6 @@ def _save(checkpoint: dict[str, Any], file: BinaryIO) -> None:
     except RuntimeError as error:
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
-        raise OSError(errno.EIO, f"the file could not be written whole ({str(error).splitlines()[0]})") from error
+        raise OSError(
+            errno.EIO, f"the file could not be written whole ({str(error).splitlines()[0]})"
+        ) from error

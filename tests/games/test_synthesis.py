@@ -1,0 +1,156 @@
+"""The rules of image synthesis: who gets gradients, when penalties are due, and what a sample depends on."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ganforge.draws import Draws
+from ganforge.games.game import Turn
+from ganforge.games.synthesis import Synthesis
+from ganforge.losses.hinge import Hinge
+from ganforge.losses.loss import Loss
+from ganforge.losses.nonsaturating import NonSaturating
+from ganforge.losses.relativistic import Relativistic
+from ganforge.networks import mlp
+from ganforge.penalties.gradient_penalty import GradientPenalty, gradient_penalty
+from ganforge.penalties.orthogonal import Orthogonal
+from ganforge.penalties.penalty import Penalty
+from ganforge.penalties.r1 import R1, r1
+from ganforge.penalties.weight_clipping import WeightClipping
+
+
+def synthesis(loss: Loss | None = None, **penalties: Penalty) -> Synthesis:
+    generator = mlp.Generator(latent_dim=5, image_size=8, channels=1, num_classes=3, width=16)
+    discriminator = mlp.Discriminator(image_size=8, channels=1, num_classes=3, width=16)
+    return Synthesis(generator, discriminator, loss or NonSaturating(), penalties)
+
+
+def batch(n: int = 6) -> dict[str, Tensor]:
+    return {"images": torch.rand(n, 1, 8, 8) * 2 - 1, "labels": torch.randint(3, (n,))}
+
+
+def turn(round_: int = 0, seed: int = 0) -> Turn:
+    return Turn(images_seen=round_ * 6, round=round_, draws=Draws(seed, round_))
+
+
+def fresh_seed() -> int:
+    return random.randrange(2**32)
+
+
+def has_gradient(module: nn.Module) -> bool:
+    return any(p.grad is not None and bool(p.grad.any()) for p in module.parameters())
+
+
+@pytest.mark.parametrize("loss", [NonSaturating(), Relativistic()], ids=lambda loss: type(loss).__name__)
+def test_the_discriminators_terms_leave_the_generator_alone(loss: Loss) -> None:
+    game = synthesis(loss, r1=R1(gamma=1.0), gp=GradientPenalty(), orthogonal=Orthogonal())
+    torch.stack(list(game.discriminator_terms(batch(), turn()).values())).sum().backward()
+    assert has_gradient(game.discriminator_side)
+    assert all(p.grad is None for p in game.generator_side.parameters())
+
+
+@pytest.mark.parametrize("loss", [NonSaturating(), Relativistic()], ids=lambda loss: type(loss).__name__)
+def test_the_generators_terms_reach_it_through_a_frozen_discriminator(loss: Loss) -> None:
+    game = synthesis(loss)
+    game.discriminator_side.requires_grad_(False)
+    torch.stack(list(game.generator_terms(batch(), turn()).values())).sum().backward()
+    assert has_gradient(game.generator_side)
+    assert all(p.grad is None for p in game.discriminator_side.parameters())
+
+
+def test_real_images_reach_the_generators_terms_only_where_the_loss_says_so() -> None:
+    for loss in (Hinge(), Relativistic()):
+        game, labels = synthesis(loss), torch.zeros(6, dtype=torch.int64)
+        values = [
+            game.generator_terms({"images": batch()["images"], "labels": labels}, turn())["adversarial"]
+            for _ in range(2)
+        ]
+        assert game.generator_uses_real == loss.generator_uses_real
+        assert torch.equal(*values) != loss.generator_uses_real
+
+
+def test_the_terms_are_the_loss_and_the_penalties_of_what_was_drawn() -> None:
+    game, data, seed = (
+        synthesis(Hinge(), r1=R1(gamma=3.0), gp=GradientPenalty(weight=7.0)),
+        batch(),
+        fresh_seed(),
+    )
+    terms = game.discriminator_terms(data, turn(seed=seed))
+
+    draws, real, labels = Draws(seed, 0), data["images"], data["labels"]
+    fake = game.generator_side(draws.normal(len(real), 5), labels).detach()
+
+    def critic(images: Tensor) -> Tensor:
+        logits: Tensor = game.discriminator_side(images, labels)
+        return logits
+
+    expected = {
+        "adversarial": Hinge().discriminator_loss(critic(real), critic(fake)),
+        "r1": 3.0 / 2 * r1(critic, real),
+        "gp": 7.0 * gradient_penalty(critic, real, fake, draws),
+    }
+    torch.testing.assert_close(terms, expected)
+
+
+@pytest.mark.parametrize("every", [1, 2, 4])
+def test_lazy_penalties_come_in_due_rounds_only_and_scaled(every: int) -> None:
+    eager = synthesis(r1=R1(gamma=2.0), orthogonal=Orthogonal(weight=0.1))
+    lazy = Synthesis(
+        eager.generator_side,
+        eager.discriminator_side,
+        NonSaturating(),
+        {"r1": R1(gamma=2.0, every=every), "orthogonal": Orthogonal(weight=0.1, every=every)},
+    )
+    data = batch()
+    for round_ in range(9):
+        reference = eager.discriminator_terms(data, turn(round_))
+        terms = lazy.discriminator_terms(data, turn(round_))
+        assert torch.equal(terms["adversarial"], reference["adversarial"])
+        for name in ("r1", "orthogonal"):
+            if round_ % every == 0:
+                torch.testing.assert_close(terms[name], every * reference[name])
+            else:
+                assert name not in terms
+
+
+def test_a_projection_is_no_term_and_acts_after_the_step() -> None:
+    game = synthesis(clipping=WeightClipping(clip=0.02))
+    assert set(game.discriminator_terms(batch(), turn())) == {"adversarial"}
+    before = [p.clone() for p in game.generator_side.parameters()]
+    game.after_discriminator_step()
+    assert all(p.abs().max() <= 0.02 for p in game.discriminator_side.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, game.generator_side.parameters(), strict=True))
+
+
+def test_observations_are_the_means_of_what_the_discriminator_said() -> None:
+    game, data, moment = synthesis(), batch(50), turn(seed=fresh_seed())
+    game.discriminator_terms(data, moment)
+    with torch.no_grad():
+        logits = game.discriminator_side(data["images"], data["labels"])
+    seen = moment.observations
+    assert set(seen) == {"real_logits", "fake_logits", "accuracy_real", "accuracy_fake"}
+    assert not any(value.requires_grad or value.ndim for value in seen.values())
+    torch.testing.assert_close(seen["real_logits"], logits.mean())
+    torch.testing.assert_close(seen["accuracy_real"], (logits > 0).float().mean())
+
+
+def test_samples_follow_the_draws_and_the_labels() -> None:
+    game, labels = synthesis(), torch.randint(3, (6,))
+    seed = fresh_seed()
+    first = game.sample(Draws(seed, "samples"), labels)
+    assert first.shape == (6, 1, 8, 8)
+    assert torch.equal(game.sample(Draws(seed, "samples"), labels), first)
+    assert not torch.equal(game.sample(Draws(seed + 1, "samples"), labels), first)
+    assert not torch.equal(game.sample(Draws(seed, "samples"), (labels + 1) % 3), first)
+
+
+def test_samples_come_from_the_weights_that_are_asked_for() -> None:
+    game, other = synthesis(), synthesis()
+    labels = torch.randint(3, (6,))
+    theirs = game.sample(Draws(1, 0), labels, other.generator_side)
+    assert torch.equal(theirs, other.sample(Draws(1, 0), labels))
+    assert not torch.equal(theirs, game.sample(Draws(1, 0), labels))

@@ -1,0 +1,219 @@
+"""Every part in conf/ composes with the others and trains: found by listing the files, so a new one arrives tested."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_class
+from omegaconf import open_dict
+
+from ganforge.commands import resolvers, schema
+from ganforge.commands.errors import UserError
+from ganforge.commands.options import config_folder
+from ganforge.commands.train import train as train_command
+
+CONF = Path(__file__).parents[1] / "conf"
+BATCH = 8
+ROUNDS = 4
+TINY = [
+    "trainer=cpu",
+    "metrics=none",
+    "logger=csv",
+    f"batch_size={BATCH}",
+    f"total_kimg={BATCH * ROUNDS / 1000}",
+    "discriminator_steps=1",
+    "workers=0",
+    "callbacks.log.progress=false",
+    "callbacks.log.every_kimg=0.001",
+    "callbacks.samples.every_kimg=0",
+    "callbacks.samples.rows=2",
+    "callbacks.samples.columns=2",
+]
+FEW = 64  # samples that a metric takes here
+
+Train = Callable[..., Path]
+
+
+def names(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def read(group: str, name: str) -> Any:
+    return yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
+
+
+def is_offline(data: str) -> bool:
+    """Whether the data set needs neither files nor a download."""
+    return "root" not in read("data", data)
+
+
+def is_vectors(data: str) -> bool:
+    return read("data", data).get("image_size") is None
+
+
+def needs_weights(metrics: str) -> bool:
+    """Whether nothing can be scored without Inception's weights."""
+    return "inception" in str(read("metrics", metrics).get("extractor"))
+
+
+def few_samples(metrics: str, config: Any, prefix: str = "metrics") -> Iterator[str]:
+    """Overrides that make every evaluator in a file of conf/metrics quick."""
+    for index, evaluator in enumerate(config.get("evaluators", [])):
+        yield from few_samples(metrics, evaluator, f"{prefix}.evaluators.{index}")
+    for key in {"num_samples", "final_num_samples"} & set(config):
+        yield f"{prefix}.{key}={FEW}"
+    if "domain" in str(config.get("extractor")):
+        yield f"+{prefix}.extractor.steps=5"
+
+
+@functools.cache
+def smallest_size(model: str) -> int:
+    """The smallest of the usual image sizes that the model can make."""
+    target = read("model", model)["generator"]["_target_"]
+    for size in (8, 16, 32, 64, 128):
+        with contextlib.suppress(ValueError):
+            get_class(target)(latent_dim=4, image_size=size, channels=1, width=8)
+            return size
+    raise AssertionError(f"{model} makes no images of a usual size")
+
+
+def small(model: str, data: str = "digits") -> list[str]:
+    words = [f"model={model}", f"data={data}", "model.generator.width=8", "model.discriminator.width=8"]
+    return words if is_vectors(data) else [*words, f"data.image_size={smallest_size(model)}"]
+
+
+MODELS, LOSSES, PENALTIES, OPTIMIZERS = (names(g) for g in ("model", "loss", "penalty", "optimizer"))
+OFFLINE = [data for data in names("data") if is_offline(data)]
+every_model = pytest.mark.parametrize("model", MODELS)
+
+
+@pytest.fixture
+def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Train]:
+    """Trains a few tiny rounds as `ganforge train` would, in this process, and checks what must hold of any run."""
+    schema.register()
+    resolvers.register()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("GANFORGE_CACHE", str(tmp_path / "cache"))
+    runs = itertools.count()
+
+    def train(*words: str) -> Path:
+        folder = tmp_path / str(next(runs))
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(config_folder()), version_base="1.3"):
+            config = compose("train", [*TINY, *words], return_hydra_config=True)
+            with open_dict(config):
+                config.hydra.runtime.output_dir = str(folder)
+                HydraConfig.instance().set_config(config)
+                del config["hydra"]
+            train_command(config)
+        check(folder)
+        return folder
+
+    yield train
+    GlobalHydra.instance().clear()
+
+
+def check(folder: Path) -> None:
+    """The clock reached its end, weights moved and are finite, and both losses were logged."""
+    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["clock"]["images_seen"] == round(state["ganforge"]["config"]["total_kimg"] * 1000)
+    assert state["clock"]["round"] >= 2
+    weights = state["state_dict"]
+    assert all(torch.isfinite(w).all() for w in weights.values() if w.is_floating_point())
+    assert len(state["optimizer_states"]) == 2
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for side in ("discriminator", "generator"):
+        assert any(row[f"train/{side}/adversarial"] for row in rows)
+
+
+@every_model
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_model_plays_every_loss(train: Train, model: str, loss: str) -> None:
+    train(*small(model), f"loss={loss}")
+
+
+@every_model
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_every_model_bears_every_penalty(train: Train, model: str, penalty: str) -> None:
+    folder = train(*small(model), f"penalty=[{penalty}]")
+    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert list(state["ganforge"]["config"]["penalty"]) == list(read("penalty", penalty))
+
+
+@every_model
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_model_learns_by_every_optimizer(train: Train, model: str, optimizer: str) -> None:
+    train(*small(model), f"optimizer={optimizer}")
+
+
+@every_model
+@pytest.mark.parametrize("data", OFFLINE)
+def test_every_model_learns_every_data_set(train: Train, model: str, data: str) -> None:
+    """Points need a model of points; another one says so before anything is written."""
+    if not is_vectors(data) or model == "mlp":
+        train(*small(model, data))
+        return
+    refusal = "image_size=None"
+    try:
+        train(*small(model, data))
+    except UserError as error:
+        refusal = str(error)
+    assert "image_size=None" in refusal
+
+
+def test_all_penalties_compose(train: Train) -> None:
+    train(*small("mlp"), f"penalty=[{','.join(PENALTIES)}]", "loss=wasserstein")
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [(g, n) for g in ("schedule", "trainer", "callbacks", "game", "logger") for n in names(g)],
+)
+def test_every_option_of_the_small_groups_trains(train: Train, group: str, name: str) -> None:
+    if name == "tensorboard":
+        pytest.importorskip("tensorboard")
+    option = f"[csv,{name}]" if group == "logger" and name != "csv" else name
+    train(*small("mlp"), f"{group}={option}")
+
+
+@pytest.mark.parametrize("metrics", [m for m in names("metrics") if not needs_weights(m)])
+def test_every_metric_scores_its_data(train: Train, metrics: str) -> None:
+    data = "gaussian_grid" if metrics == "mixture" else "digits"
+    quick = few_samples(metrics, read("metrics", metrics))
+    folder = train(*small("mlp", data), f"metrics={metrics}", *quick)
+    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert bool(state["ganforge"]["scores"]) == (metrics != "none")
+
+
+@pytest.mark.parametrize("experiment", names("experiment"))
+def test_every_experiment_composes_and_trains_where_its_data_is_at_hand(
+    train: Train, experiment: str
+) -> None:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        recipe = compose("train", [f"experiment={experiment}"])
+    assert recipe.name == experiment
+    assert recipe.total_kimg > 0
+    if "root" in recipe.data:
+        return
+    steps = recipe.discriminator_steps
+    train(
+        f"experiment={experiment}",
+        "model.generator.width=8",
+        "model.discriminator.width=8",
+        f"discriminator_steps={steps}",
+        f"total_kimg={2 * steps * BATCH / 1000}",
+    )
