@@ -82,7 +82,7 @@ def draw_curve(runs: Sequence[RunFolder], metric: str, out: Path) -> None:
                 linewidth=1,
                 label=f"two halves of the real data: {level:.2g}",
             )
-        axes.set_yscale("log")
+        axes.set_yscale("log", subs=(2, 5))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter("{x:.2g}")
     axes.set_xlabel("thousands of real images seen (kimg)")

@@ -1,0 +1,112 @@
+"""What can be told of a run's settings and parts before it starts."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from ganforge.commands import building
+from ganforge.commands.errors import UserError
+from ganforge.commands.nearest import did_you_mean
+from ganforge.commands.resolvers import forbids_batch_norm
+from ganforge.games.game import Game
+
+log = logging.getLogger("ganforge")
+
+# Arguments of lightning.Trainer that mean the same here; the others count optimizer steps, or are set by `fit`.
+TRAINER_KEYS = (
+    "accelerator",
+    "devices",
+    "precision",
+    "deterministic",
+    "benchmark",
+    "detect_anomaly",
+    "profiler",
+)
+PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "64-true")
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """What can be known to be wrong before the data are read, which may take long."""
+    for key in ("loss", "penalty", "optimizer", "schedule", "metrics", "callbacks", "logger"):
+        building.check(settings[key], key)
+    _check_trainer(settings["trainer"])
+    for key in ("total_kimg", "batch_size"):
+        if not 0 < settings[key] < math.inf:
+            raise UserError(f"{key}={settings[key]:g} must be greater than 0 and finite")
+    if settings["workers"] < 0:
+        raise UserError(f"workers={settings['workers']} must be at least 0 (0: no other processes)")
+
+
+def _check_trainer(trainer: Mapping[str, Any]) -> None:
+    for key in trainer:
+        if key not in TRAINER_KEYS:
+            raise UserError(
+                f"trainer.{key}: there is no such setting, it can be {', '.join(TRAINER_KEYS)}"
+                f"{did_you_mean(key, TRAINER_KEYS)}; how long a run is says total_kimg=..."
+            )
+    if trainer.get("devices") not in (1, "1", "auto"):
+        raise UserError(f"trainer.devices={trainer.get('devices')}: training runs on one device; set it to 1")
+    precision = trainer.get("precision", "32-true")
+    if precision not in PRECISIONS:
+        raise UserError(
+            f"trainer.precision={precision}: it can be {', '.join(PRECISIONS)} (16-mixed would need a gradient scaler "
+            "for each player)"
+        )
+    building.check({"_target_": "lightning.Trainer", **trainer}, "trainer")
+    there = {
+        "auto": True,
+        "cpu": True,
+        "gpu": torch.cuda.is_available() or torch.backends.mps.is_available(),
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    accelerator = trainer.get("accelerator", "auto")
+    if not there.get(accelerator):
+        what = "is not on this machine" if accelerator in there else f"is not one of {', '.join(there)}"
+        raise UserError(
+            f"trainer.accelerator={accelerator} {what}; trainer.accelerator=auto takes the best there is"
+        )
+
+
+def check_conditional(settings: Mapping[str, Any], data: Any) -> bool:
+    if settings["conditional"] and data.num_classes == 0:
+        raise UserError(
+            f"conditional=true needs labels, and {data.name} has none: leave conditional=true out, or use data with "
+            "classes (for image_folder: a sub-folder each, or a dataset.json)"
+        )
+    return bool(settings["num_classes"])
+
+
+def check_discriminator(settings: Mapping[str, Any], game: Game) -> None:
+    norms = [
+        name
+        for name, m in game.discriminator_side.named_modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm)
+    ]
+    if norms and forbids_batch_norm(settings):
+        raise UserError(
+            f"the discriminator has batch norm (at {norms[0]}), which a Wasserstein loss or a gradient penalty cannot "
+            "be used with: model.discriminator.norm=none or layer"
+        )
+    loss, penalties = game.loss, dict(game.penalties.items())  # type: ignore[operator,union-attr]
+    spectral = any("parametrizations" in name for name, _ in game.discriminator_side.named_parameters())
+    bounded = spectral or any(getattr(p, "bounds_critic", False) for p in penalties.values())
+    if getattr(loss, "needs_lipschitz", False) and not bounded:
+        log.warning(
+            "this loss needs a critic whose slope is bounded, and nothing here bounds it: add "
+            "penalty=[gradient_penalty], penalty=[weight_clipping] or a model with spectral norm (model=sngan)"
+        )
+
+
+def check_optimizer(side: str, optimizer: Any) -> None:
+    """Optimizers are made once training starts; what they find wrong with their numbers is said now."""
+    try:
+        optimizer([nn.Parameter(torch.zeros(1))])
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UserError(f"optimizer.{side}: {error}") from error
