@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
 
 from ganforge.commands import building
 from ganforge.commands.errors import UserError, user_errors
 from ganforge.games.game import Game
+from ganforge.games.sampling import generate
 
 
 @dataclass
@@ -29,6 +32,8 @@ class Trained:
         config: the run's resolved configuration.
         class_counts, class_names: of the training data; empty for an unconditional run.
         evaluator_state: what the run's evaluator kept of the real data.
+        run, kimg: where it comes from: the run's folder, and the images seen in thousands.
+        device: where the weights are.
     """
 
     path: Path
@@ -41,6 +46,17 @@ class Trained:
     class_counts: list[int]
     class_names: list[str]
     evaluator_state: dict[str, Any]
+    device: torch.device
+
+    def samples(
+        self, labels: Tensor, *, seed: int, batch_size: int, what: str
+    ) -> Iterable[tuple[Tensor, Tensor]]:
+        """Batches of samples and their labels, under a progress bar that says `what` is done."""
+        batches = generate(
+            self.game, self.generator_side, labels, seed=seed, batch_size=batch_size, device=self.device
+        )
+        total = -(-len(labels) // batch_size)
+        return track(batches, what, total=total, transient=True, console=Console(stderr=True))
 
 
 def load_trained(path: str, *, ema: bool, device: torch.device, trust: Sequence[str]) -> Trained:
@@ -85,6 +101,7 @@ def load_trained(path: str, *, ema: bool, device: torch.device, trust: Sequence[
         class_counts=class_counts,
         class_names=class_names,
         evaluator_state=state.get("evaluator", {}),
+        device=device,
     )
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from ganforge.commands import building
@@ -19,7 +18,7 @@ from ganforge.commands.configuration import plain
 from ganforge.commands.errors import UserError, user_errors
 from ganforge.commands.run_folder import make_folder
 from ganforge.evaluation.evaluator import Evaluator
-from ganforge.games.sampling import generate, proportional_labels
+from ganforge.games.sampling import proportional_labels
 
 log = logging.getLogger("ganforge")
 
@@ -49,20 +48,11 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     ).expanduser()
     make_folder(out.parent, "out")
     labels = proportional_labels(trained.class_counts, number)
-    batches = generate(
-        trained.game,
-        trained.generator_side,
-        labels,
-        seed=settings["seed"],
-        batch_size=settings["batch_size"],
-        device=device,
+    batches = trained.samples(
+        labels, seed=settings["seed"], batch_size=settings["batch_size"], what="evaluating"
     )
-    total = -(-number // settings["batch_size"])
     with user_errors():
-        scores = evaluator.evaluate(
-            track(batches, "evaluating", total=total, transient=True, console=Console(stderr=True)),
-            conditional=bool(trained.class_counts),
-        )
+        scores = evaluator.evaluate(batches, conditional=bool(trained.class_counts))
     stamp = {
         **evaluator.stamp(),
         "num_samples": number,

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
-from rich.progress import track
 from torch import Tensor
 
 from ganforge.commands.checkpoints import Trained, choose_device, load_trained
 from ganforge.commands.configuration import plain
 from ganforge.commands.errors import UserError, user_errors
 from ganforge.commands.run_folder import make_folder
-from ganforge.games.sampling import generate, proportional_labels
+from ganforge.games.sampling import proportional_labels
 from ganforge.images import grid, save_png, scatter, to_uint8
 
 log = logging.getLogger("ganforge")
@@ -40,18 +39,10 @@ def sample(config: DictConfig) -> None:
     out = Path(settings["out"] or _beside(trained, settings["seed"])).expanduser()
     make_folder(out, "out")
     with user_errors():
-        batches = generate(
-            trained.game,
-            trained.generator_side,
-            labels,
-            seed=settings["seed"],
-            batch_size=settings["batch_size"],
-            device=device,
+        batches = trained.samples(
+            labels, seed=settings["seed"], batch_size=settings["batch_size"], what="sampling"
         )
-        total = -(-len(labels) // settings["batch_size"])
-        samples = torch.cat(
-            [images.cpu() for images, _ in track(batches, "sampling", total=total, transient=True)]
-        )
+        samples = torch.cat([images.cpu() for images, _ in batches])
         origin = _origin(trained, settings["seed"], settings["ema"])
         if samples.ndim == 4:
             _write_images(out, to_uint8(samples), labels, trained, origin)
