@@ -196,6 +196,7 @@ def test_wandb_that_cannot_be_reached_is_logged_offline(
     wandb: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("ganforge"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("ganforge"), "handlers", [])
     log_a_little(WandbLogger(mode="online", connect_seconds=1.0, finish_seconds=10.0), info(tmp_path))
     assert "W&B cannot be reached" in caplog.text
     assert [row["item"]["train/loss"] for row in of_type(wandb_records(tmp_path), "history")] == [1.5]
