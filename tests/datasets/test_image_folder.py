@@ -183,6 +183,72 @@ def test_stretch_and_antialiasing(tmp_path):
     assert (pixels(data)[:, :, 0] == np.asarray(whole)).all()
 
 
+# Pixels as they are
+
+
+@pytest.mark.parametrize("memory_gb", [1.0, 0.0])
+@pytest.mark.parametrize(("width", "height"), [(12, 12), (20, 12), (7, 31)])
+def test_refuse_takes_images_of_one_size_as_they_are(tmp_path, width, height, memory_gb):
+    arrays = [save(tmp_path / f"{index}.png", smooth(width, height)) for index in range(3)]
+    data = image_folder(tmp_path, resize="refuse", memory_gb=memory_gb)
+    assert data.shape == (3, height, width)
+    assert all(error(pixels(data, index), array) == 0 for index, array in enumerate(arrays))
+    assert data.batch(torch.tensor([2, 0])).shape == (2, 3, height, width)
+    if width == height:
+        assert data.image_size == width
+        assert image_folder(tmp_path, resize="refuse", image_size=width).shape == data.shape
+    else:
+        with pytest.raises(
+            DataError, match=rf"has images of {width}x{height} pixels.*squares.*data\.resize=crop"
+        ):
+            _ = data.image_size
+
+
+@pytest.mark.parametrize("on_corrupt", ["refuse", "skip"])
+@pytest.mark.parametrize("memory_gb", [1.0, 0.0])
+def test_refuse_names_the_image_of_another_size(tmp_path, memory_gb, on_corrupt):
+    """Another size is no damage, so on_corrupt=skip does not leave it out."""
+    save(tmp_path / "0.png", smooth(12, 8))
+    save(tmp_path / "1.png", smooth(8, 12))
+    with pytest.raises(
+        DataError,
+        match=r"1\.png is 8x12 pixels \(width x height\), not 12x8, and data\.resize=refuse .*"
+        r"data\.resize=crop, pad or stretch and data\.image_size=SIZE",
+    ):
+        image_folder(tmp_path, resize="refuse", memory_gb=memory_gb, on_corrupt=on_corrupt)
+    with pytest.raises(
+        DataError, match=r"0\.png is 12x8 pixels \(width x height\), not 8x8, and resize=refuse"
+    ):
+        image_folder(tmp_path, 8, 3, resize="refuse", memory_gb=memory_gb, what="generated")
+
+
+def test_refuse_sees_the_upright_size(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save(tmp_path / "a.png", smooth(12, 8), exif=exif)
+    save(tmp_path / "b.png", smooth(8, 12))
+    assert image_folder(tmp_path, resize="refuse").shape == (3, 12, 8)
+
+
+def test_messages_name_the_setting_that_chose_the_files(tmp_path):
+    with pytest.raises(DataError, match=r"^generated=.*absent does not exist"):
+        image_folder(tmp_path / "absent", what="generated")
+    with pytest.raises(DataError, match=r"^real=.* holds no files"):
+        image_folder(tmp_path, what="real")
+    (tmp_path / "a.zip").write_bytes(b"")
+    with pytest.raises(DataError, match=r"^real=.*a\.zip is not a ZIP file"):
+        image_folder(tmp_path / "a.zip", what="real")
+    save(tmp_path / "cats/0.png")
+    damage("truncated", tmp_path / "cats/1.png")
+    with pytest.raises(DataError, match=r"1\.png cannot be decoded .*, or set on_corrupt=skip$"):
+        image_folder(tmp_path, what="generated")
+    with pytest.raises(DataError, match=r"or set real\.on_corrupt=skip$"):
+        image_folder(tmp_path, what="real.root")
+    save(tmp_path / "stray.png")
+    with pytest.raises(DataError, match=r"stray\.png .* or set num_classes=0 to take"):
+        image_folder(tmp_path, what="generated")
+
+
 # Order and classes
 
 

@@ -10,9 +10,13 @@ from ganforge.datasets.samples import DataError
 
 
 class Files(Protocol):
-    """A read-only tree of files. `names` are sorted and relative to `root`, with forward slashes."""
+    """A read-only tree of files. `names` are sorted and relative to `root`, with forward slashes.
+
+    `what` is the setting that chose it, as the user writes it.
+    """
 
     root: Path
+    what: str
     names: list[str]
 
     def read(self, name: str) -> bytes: ...
@@ -21,18 +25,23 @@ class Files(Protocol):
         """Changes when the file's content does."""
 
 
-def open_files(root: str | Path | None) -> Files:
+def open_files(root: str | Path | None, what: str = "data.root") -> Files:
     """The files of a folder or a ZIP file; DataError when `root` is missing, unreadable or neither."""
     if root is None:
-        raise DataError("data.root=PATH is needed: the folder or ZIP file that holds the images")
+        raise DataError(f"{what}=PATH is needed: the folder or ZIP file that holds the images")
     path = Path(root).expanduser()
     if path.is_dir():
-        return Folder(path)
+        return Folder(path, what)
     if path.is_file():
-        return Archive(path)
+        return Archive(path, what)
     raise DataError(
-        f"data.root={root} does not exist (seen from {Path.cwd()}): give a folder or a ZIP file of images"
+        f"{what}={root} does not exist (seen from {Path.cwd()}): give a folder or a ZIP file of images"
     )
+
+
+def beside(what: str, setting: str) -> str:
+    """`setting` as the user writes it: beside data.root it is data.SETTING, beside a word of its own SETTING."""
+    return f"{what.removesuffix('root')}{setting}" if what.endswith(".root") else setting
 
 
 def _hidden(name: str) -> bool:
@@ -43,11 +52,12 @@ def _hidden(name: str) -> bool:
 class Folder:
     """All files below a folder; links are followed."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, what: str) -> None:
         self.root = root
+        self.what = what
         names = []
         seen = set()
-        for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_refuse):
+        for folder, subfolders, files in os.walk(root, followlinks=True, onerror=self._refuse):
             real = os.path.realpath(folder)
             if real in seen:
                 subfolders.clear()
@@ -63,25 +73,25 @@ class Folder:
         state = (self.root / name).stat()
         return f"{state.st_size} {state.st_mtime_ns}"
 
-
-def _refuse(error: OSError) -> None:
-    raise DataError(
-        f"data.root: the folder {error.filename} cannot be read ({error.strerror}): mend its permissions"
-    )
+    def _refuse(self, error: OSError) -> None:
+        raise DataError(
+            f"{self.what}: the folder {error.filename} cannot be read ({error.strerror}): mend its permissions"
+        )
 
 
 class Archive:
     """All files in a ZIP file, which each process opens for itself: a shared handle shares its position."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, what: str) -> None:
         self.root = root
+        self.what = what
         self._lock = threading.Lock()
         self._process = os.getpid()
         try:
             self._archive = zipfile.ZipFile(root)
         except (zipfile.BadZipFile, OSError) as error:
             raise DataError(
-                f"data.root={root} is not a ZIP file that can be read ({error}): copy it again, or unpack "
+                f"{what}={root} is not a ZIP file that can be read ({error}): copy it again, or unpack "
                 "it and give the folder"
             ) from None
         self._stamps = {
@@ -102,7 +112,7 @@ class Archive:
         return self._stamps[name]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"root": self.root, "names": self.names, "_stamps": self._stamps}
+        return {"root": self.root, "what": self.what, "names": self.names, "_stamps": self._stamps}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ganforge.datasets.files import Files
+from ganforge.datasets.files import Files, beside
 from ganforge.datasets.samples import DataError, check_fact
 
 LABEL_FILE = "dataset.json"
@@ -65,7 +65,7 @@ def _folder_labels(
         if not folders:
             raise DataError(
                 f"{files.root}: {name} lies beside sub-folders, so it has no class: move it into one, or set "
-                "data.num_classes=0 to take all images without classes"
+                f"{beside(files.what, 'num_classes=0')} to take all images without classes"
             )
     class_names = sorted({folders[0] for folders in classes})
     check_fact("num_classes", num_classes, len(class_names), str(files.root))
@@ -78,7 +78,9 @@ def _label_pairs(files: Files, path: str) -> dict[str, int] | None:
     try:
         content = json.loads(files.read(path))
     except ValueError as error:
-        raise DataError(f"{place} is not JSON ({error}): mend it, or set data.num_classes=0") from None
+        raise DataError(
+            f"{place} is not JSON ({error}): mend it, or set {beside(files.what, 'num_classes=0')}"
+        ) from None
     labels = content.get("labels", ()) if isinstance(content, dict) else ()
     if labels is None:
         return None
@@ -110,8 +112,8 @@ def _json_labels(
         )
     if bare := [name for name in names if name.removeprefix(prefix) not in pairs]:
         raise DataError(
-            f"{place} has no label for {bare[0]} ({len(bare)} such): add it, or set data.num_classes=0 to "
-            "take all images without classes"
+            f"{place} has no label for {bare[0]} ({len(bare)} such): add it, or set "
+            f"{beside(files.what, 'num_classes=0')} to take all images without classes"
         )
     values = [pairs[name.removeprefix(prefix)] for name in names]
     found = max(values) + 1

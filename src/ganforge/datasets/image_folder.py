@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +13,9 @@ import torch
 from PIL import UnidentifiedImageError
 from torch import Tensor
 
-from ganforge.datasets.files import Files, open_files
+from ganforge.datasets.files import Files, beside, open_files
 from ganforge.datasets.folder_labels import Labels, find_labels
-from ganforge.datasets.pictures import MODES, Resize, is_grey, open_image, square
+from ganforge.datasets.pictures import MODES, Resize, WrongSizeError, decode, is_grey, open_image
 from ganforge.datasets.progress import show_progress
 from ganforge.datasets.samples import DataError, Samples, TensorSamples
 
@@ -26,6 +27,10 @@ OnCorrupt = Literal["refuse", "skip"]
 log = logging.getLogger(__name__)
 
 
+class CorruptImageError(DataError):
+    """An image file cannot be decoded."""
+
+
 class StreamedImages(Samples):
     """Images that are read and decoded when asked for; may be pickled and used in any process."""
 
@@ -34,14 +39,13 @@ class StreamedImages(Samples):
         files: Files,
         names: Sequence[str],
         labels: Labels,
-        size: int,
-        channels: int,
+        shape: tuple[int, int, int],
         resize: Resize,
         flip: bool,
     ) -> None:
         super().__init__(
             name=files.root.stem,
-            shape=(channels, size, size),
+            shape=shape,
             labels=labels.values,
             class_names=labels.class_names,
             num_classes=labels.num_classes,
@@ -53,10 +57,12 @@ class StreamedImages(Samples):
         self.resize = resize
 
     def __getitem__(self, index: int) -> Tensor:
-        channels, size, _ = self.shape
+        channels, height, width = self.shape
         name = self.names[index]
         try:
-            return square(self.files.read(name), size, channels, self.resize)
+            return decode(self.files.read(name), height, width, channels, self.resize)
+        except WrongSizeError as error:
+            raise _wrong_size(self.files, name, f"{error}", f"{width}x{height}") from None
         except Exception as error:  # Pillow and zipfile raise a dozen kinds for a damaged file
             raise _corrupt(self.files, name, error) from error
 
@@ -81,44 +87,47 @@ def image_folder(
     on_corrupt: OnCorrupt = "refuse",
     verify: bool = True,
     memory_gb: float = 1.0,
+    what: str = "data.root",
 ) -> Samples:
     """All images below a folder or in a ZIP file, sorted by name.
 
     Args:
         root: the folder or ZIP file.
-        image_size: the side of the square images; None takes the first image's shorter side.
+        image_size: the side of the square images; None takes the first image's shorter side, or with `refuse` its
+            width and height.
         channels: 1, 3 or 4 (RGBA); None takes 1 when the first image is grey, else 3. Transparency is
             composited on white unless 4.
         num_classes: None takes what dataset.json or the sub-folders say, another number checks it, 0 drops
             the labels.
-        resize: how to make an image square: `crop` its centre, `pad` with black, or `stretch`.
+        resize: how to make an image square: `crop` its centre, `pad` with black, or `stretch`. `refuse` takes
+            pixels as they are, which figures of images that somebody else made rest on: all images must have one
+            size, square or not, and only square ones can be trained on.
         flip: whether the trainer may mirror images.
         on_corrupt: whether a damaged image stops the program or is left out with a warning.
         verify: whether a set too large for memory is decoded once, before training, to find damaged images.
         memory_gb: sets of up to this many decoded gigabytes (10^9 bytes) live in memory, larger are streamed.
+        what: the setting that chose `root`, as messages name it.
 
     Raises:
         DataError: anything that is wrong with the files or these arguments.
     """
     _check_arguments(image_size, channels, resize, on_corrupt)
-    files = open_files(root)
+    files = open_files(root, what)
     names = [name for name in files.names if name.lower().endswith(EXTENSIONS)]
     if not names:
         found = "no files" if not files.names else f"{len(files.names)} files but no images"
-        raise DataError(f"data.root={files.root} holds {found}: images end in {', '.join(EXTENSIONS)}")
+        raise DataError(f"{what}={files.root} holds {found}: images end in {', '.join(EXTENSIONS)}")
     labels = find_labels(files, names, num_classes)
-    if image_size is None or channels is None:
-        first_size, first_channels = _first_facts(files, names, on_corrupt)
-        image_size, channels = image_size or first_size, channels or first_channels
-    streamed = StreamedImages(files, names, labels, image_size, channels, resize, flip)
-    if len(names) * channels * image_size**2 > memory_gb * 1e9:
+    shape = _shape(files, names, image_size, channels, resize, on_corrupt)
+    streamed = StreamedImages(files, names, labels, shape, resize, flip)
+    if len(names) * math.prod(shape) > memory_gb * 1e9:
         if not verify:
             return streamed
         kept = _decode_all(streamed, lambda index, image: None, on_corrupt, "verifying images")
         chosen = Labels(labels.values[kept], labels.num_classes, labels.class_names)
         kept_names = [names[index] for index in kept]
-        return StreamedImages(files, kept_names, chosen, image_size, channels, resize, flip)
-    data = torch.empty(len(names), channels, image_size, image_size, dtype=torch.uint8)
+        return StreamedImages(files, kept_names, chosen, shape, resize, flip)
+    data = torch.empty(len(names), *shape, dtype=torch.uint8)
     kept = _decode_all(streamed, data.__setitem__, on_corrupt, "loading images")
     if len(kept) < len(names):
         data = data[kept]
@@ -145,8 +154,27 @@ def _check_arguments(image_size: int | None, channels: int | None, resize: str, 
         )
 
 
-def _first_facts(files: Files, names: Sequence[str], on_corrupt: OnCorrupt) -> tuple[int, int]:
-    """The shorter side and the channels (1 or 3) of the first image that can be decoded."""
+def _shape(
+    files: Files,
+    names: Sequence[str],
+    image_size: int | None,
+    channels: int | None,
+    resize: Resize,
+    on_corrupt: OnCorrupt,
+) -> tuple[int, int, int]:
+    """Channels, height and width of all images: as asked for, else as the first image has them."""
+    if image_size is not None and channels is not None:
+        return channels, image_size, image_size
+    (width, height), first_channels = _first_facts(files, names, on_corrupt)
+    if image_size is not None or resize != "refuse":
+        width = height = image_size or min(width, height)
+    return channels or first_channels, height, width
+
+
+def _first_facts(
+    files: Files, names: Sequence[str], on_corrupt: OnCorrupt
+) -> tuple[tuple[int, int], Literal[1, 3]]:
+    """Width and height, and the channels, of the first image that can be decoded."""
     for name in names:
         try:
             image = open_image(files.read(name))
@@ -154,7 +182,7 @@ def _first_facts(files: Files, names: Sequence[str], on_corrupt: OnCorrupt) -> t
             if on_corrupt == "refuse":
                 raise _corrupt(files, name, error) from error
         else:
-            return min(image.size), 1 if is_grey(image) else 3
+            return image.size, 1 if is_grey(image) else 3
     raise _all_corrupt(files, len(names))
 
 
@@ -163,18 +191,18 @@ def _decode_all(
 ) -> list[int]:
     """Decodes every image, on all cores, into `receive(index, image)`; the indices of the undamaged ones."""
 
-    def decode(start: int) -> list[tuple[int, DataError]]:
+    def decode_chunk(start: int) -> list[tuple[int, CorruptImageError]]:
         failures = []
         for index in range(start, min(start + CHUNK, len(images))):
             try:
                 receive(index, images[index])
-            except DataError as error:
+            except CorruptImageError as error:
                 failures.append((index, error))
         return failures
 
-    failures: list[tuple[int, DataError]] = []
+    failures: list[tuple[int, CorruptImageError]] = []
 
-    def collect(chunks: Iterator[list[tuple[int, DataError]]]) -> Iterator[int]:
+    def collect(chunks: Iterator[list[tuple[int, CorruptImageError]]]) -> Iterator[int]:
         for chunk in chunks:
             if chunk and on_corrupt == "refuse":
                 raise chunk[0][1]
@@ -186,7 +214,9 @@ def _decode_all(
         min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
     )
     try:
-        for _ in show_progress(collect(pool.map(decode, range(0, len(images), CHUNK))), len(images), what):
+        for _ in show_progress(
+            collect(pool.map(decode_chunk, range(0, len(images), CHUNK))), len(images), what
+        ):
             pass
     finally:
         pool.shutdown(cancel_futures=True)
@@ -207,16 +237,25 @@ def _decode_all(
     return [index for index in range(len(images)) if index not in corrupt]
 
 
-def _corrupt(files: Files, name: str, error: Exception) -> DataError:
+def _corrupt(files: Files, name: str, error: Exception) -> CorruptImageError:
     reason = (
         "it is no JPEG, PNG, WebP or BMP file" if isinstance(error, UnidentifiedImageError) else str(error)
     )
+    return CorruptImageError(
+        f"{files.root}/{name} cannot be decoded ({reason}): replace or remove it, or set "
+        f"{beside(files.what, 'on_corrupt=skip')}"
+    )
+
+
+def _wrong_size(files: Files, name: str, found: str, expected: str) -> DataError:
     return DataError(
-        f"{files.root}/{name} cannot be decoded ({reason}): replace or remove it, or set data.on_corrupt=skip"
+        f"{files.root}/{name} is {found} pixels (width x height), not {expected}, and "
+        f"{beside(files.what, 'resize=refuse')} resizes nothing: remove it, or make all images one size with "
+        f"{beside(files.what, 'resize=crop')}, pad or stretch and {beside(files.what, 'image_size=SIZE')}"
     )
 
 
 def _all_corrupt(files: Files, count: int) -> DataError:
     return DataError(
-        f"data.root={files.root}: none of its {count} images can be decoded, so nothing is left to train on"
+        f"{files.what}={files.root}: none of its {count} images can be decoded, so nothing is left"
     )

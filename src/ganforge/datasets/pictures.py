@@ -8,12 +8,16 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-Resize = Literal["crop", "pad", "stretch"]
+Resize = Literal["crop", "pad", "stretch", "refuse"]
 
 # What a file's content may be, whatever its name: Pillow's other readers are slow, or run other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 LANCZOS = Image.Resampling.LANCZOS
+
+
+class WrongSizeError(ValueError):
+    """An image that may not be resized has another size than asked for."""
 
 
 def open_image(content: bytes) -> Image.Image:
@@ -28,16 +32,23 @@ def is_grey(image: Image.Image) -> bool:
     return image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
 
 
-def square(content: bytes, size: int, channels: int, resize: Resize) -> Tensor:
-    """Decodes one image file to uint8 (channels, size, size).
+def decode(content: bytes, height: int, width: int, channels: int, resize: Resize) -> Tensor:
+    """Decodes one image file to uint8 (channels, height, width), a square unless `resize` is `refuse`.
 
     `crop` cuts the largest central square, `pad` adds black (transparent for 4 channels) to the shorter side,
-    and `stretch` ignores the aspect; all resample with Pillow's antialiased Lanczos filter. Transparency is
-    composited on white unless `channels` is 4.
+    and `stretch` ignores the aspect; all resample with Pillow's antialiased Lanczos filter. `refuse` takes the
+    pixels as they are. Transparency is composited on white unless `channels` is 4.
+
+    Raises:
+        WrongSizeError: `resize` is `refuse` and the image has another size.
     """
-    image = resample(to_mode(open_image(content), channels), size, resize)
+    image = to_mode(open_image(content), channels)
+    if resize != "refuse":
+        image = resample(image, height, resize)
+    elif image.size != (width, height):
+        raise WrongSizeError(f"{image.width}x{image.height}")
     array = np.asarray(image)
-    return torch.from_numpy(array.copy()).view(size, size, channels).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(array.copy()).view(height, width, channels).permute(2, 0, 1).contiguous()
 
 
 def to_mode(image: Image.Image, channels: int) -> Image.Image:
@@ -55,7 +66,7 @@ def to_mode(image: Image.Image, channels: int) -> Image.Image:
 
 
 def resample(image: Image.Image, size: int, resize: Resize) -> Image.Image:
-    """To (size, size); an image that already is comes back untouched."""
+    """To (size, size) by `crop`, `pad` or `stretch`; an image that already is comes back untouched."""
     if resize == "crop" and image.width != image.height:
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+_BLOCK = 1024
+
 
 class DataError(ValueError):
     """The data, or what was asked of it, is not right: one sentence that names the value and the way out."""
@@ -46,8 +48,20 @@ class Samples(Dataset[Tensor], ABC):
 
     @property
     def image_size(self) -> int | None:
-        """The side of the square images, or None for vectors."""
-        return self.shape[-1] if len(self.shape) == 3 else None
+        """The side of the square images, or None for vectors.
+
+        Raises:
+            DataError: the images are not square. They can be evaluated, but no network makes such.
+        """
+        if len(self.shape) != 3:
+            return None
+        _, height, width = self.shape
+        if height != width:
+            raise DataError(
+                f"{self.name} has images of {width}x{height} pixels, and networks are trained on squares: crop or "
+                "resize them first (data=image_folder does, with data.resize=crop)"
+            )
+        return height
 
     @property
     def channels(self) -> int:
@@ -71,7 +85,10 @@ class Samples(Dataset[Tensor], ABC):
 
 
 class TensorSamples(Samples):
-    """Samples that live in memory as one tensor: `data` uint8 (N, C, H, W), or float32 (N, D)."""
+    """Samples that live in memory as one tensor: `data` uint8 (N, C, H, W), or float32 (N, D).
+
+    Its memory may be a mapped file, and in another order of axes; `batch` gives contiguous tensors of its own.
+    """
 
     def __init__(
         self,
@@ -97,11 +114,13 @@ class TensorSamples(Samples):
         return self.data[index]
 
     def batch(self, indices: Tensor) -> Tensor:
-        return self.data[indices]
+        return self.data[indices].contiguous()
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(repr((self.data.dtype, tuple(self.data.shape), self.num_classes)).encode())
-        digest.update(self.data.contiguous().numpy().data)
+        # In blocks: the data may be a file larger than memory, or lie in another order of axes.
+        for block in torch.split(self.data, _BLOCK):
+            digest.update(block.contiguous().numpy().data)
         digest.update(self.labels.contiguous().numpy().data)
         return digest.hexdigest()
 
