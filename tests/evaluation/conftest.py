@@ -12,6 +12,14 @@ from torch import Tensor
 
 from ganforge.evaluation.digits import Digits
 from ganforge.evaluation.feature_evaluator import FeatureEvaluator
+from ganforge.evaluation.metrics.class_consistency import ClassConsistency
+from ganforge.evaluation.metrics.density_coverage import DensityCoverage
+from ganforge.evaluation.metrics.fid import FID
+from ganforge.evaluation.metrics.inception_score import InceptionScore
+from ganforge.evaluation.metrics.kid import KID
+from ganforge.evaluation.metrics.metric import Metric
+from ganforge.evaluation.metrics.mind import MIND
+from ganforge.evaluation.metrics.precision_recall import PrecisionRecall
 from ganforge.evaluation.train_digits_classifier import digits_images
 
 
@@ -60,6 +68,19 @@ def halves(digits: Images) -> tuple[Images, Images]:
     )
 
 
+def usual_metrics(kid_subset_size: int = 100) -> dict[str, Metric]:
+    """What conf/metrics/compute/standard.yaml names, with small subsets."""
+    return {
+        "fid": FID(),
+        "kid": KID(subset_size=kid_subset_size),
+        "mind": MIND(projections=50),
+        "inception_score": InceptionScore(),
+        "precision_recall": PrecisionRecall(),
+        "density_coverage": DensityCoverage(),
+        "class_consistency": ClassConsistency(),
+    }
+
+
 @pytest.fixture
 def make_evaluator(tmp_path: Path) -> Callable[..., FeatureEvaluator]:
     """A `digits` evaluator whose cache lives in the test's own folder."""
@@ -68,7 +89,7 @@ def make_evaluator(tmp_path: Path) -> Callable[..., FeatureEvaluator]:
         defaults: dict[str, object] = {
             "num_samples": 100,
             "final_num_samples": 100,
-            "kid_subset_size": 100,
+            "compute": usual_metrics(int(str(arguments.pop("kid_subset_size", 100)))),
             "cache_dir": str(tmp_path / "c"),
         }
         return FeatureEvaluator(Digits(), **(defaults | arguments))  # type: ignore[arg-type]

@@ -7,14 +7,16 @@ import torch
 
 from ganforge.evaluation.domain import Domain
 from ganforge.evaluation.feature_evaluator import FeatureEvaluator
+from ganforge.evaluation.metrics.class_consistency import ClassConsistency
+from ganforge.evaluation.metrics.fid import FID
+from ganforge.evaluation.metrics.kid import KID
 
 
 @pytest.fixture
 def make_domain(tmp_path):
     def make(steps=60, folder="c"):
-        return FeatureEvaluator(
-            Domain(steps), 100, 100, kid_subset_size=100, cache_dir=str(tmp_path / folder)
-        )
+        compute = {"fid": FID(), "kid": KID(subset_size=100), "class_consistency": ClassConsistency()}
+        return FeatureEvaluator(Domain(steps), compute, 100, 100, cache_dir=str(tmp_path / folder))
 
     return make
 
@@ -25,7 +27,7 @@ def test_trained_once_cached_and_stamped(make_domain, digits, monkeypatch, capsy
     with torch.inference_mode():  # as a trainer's evaluation may be
         first.prepare(digits, "cpu")
     assert torch.equal(torch.get_rng_state(), before)
-    assert first.stamp()["classifier_held_out_accuracy"] > 0.8
+    assert first.stamp()["extractor"]["classifier_held_out_accuracy"] > 0.8
     assert "held-out images of digits" in capsys.readouterr().err
     figures = first.evaluate(digits.generated(), conditional=True)
     assert figures["fid"] == pytest.approx(0, abs=1e-3)
@@ -64,10 +66,10 @@ def test_any_size(make_domain, digits, channels, size):
     data = type(digits)(images, torch.arange(60) % 3, name="random", num_classes=3)
     evaluator = make_domain(steps=2)
     evaluator.prepare(data, "cpu")
-    features, logits, _ = evaluator.extract(data.generated())
-    assert features.shape == (60, 64)
-    assert logits.shape == (60, 3)
-    assert evaluator.stamp()["resize"].startswith(f"{min(size, 32)}x{min(size, 32)}")
+    sample = evaluator.read(data)
+    assert sample.features.shape == (60, 64)
+    assert sample.logits.shape == (60, 3)
+    assert evaluator.stamp()["extractor"]["resize"].startswith(f"{min(size, 32)}x{min(size, 32)}")
 
 
 def test_data_without_labels_is_refused(make_domain, digits):

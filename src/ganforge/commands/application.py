@@ -64,6 +64,9 @@ def _run(command: str, overrides: list[str]) -> int:
         from ganforge.commands.run_folder import resume_overrides
 
         overrides = resume_overrides(overrides)
+    from ganforge.commands.shorthands import expand
+
+    overrides = expand(command, overrides)
 
     def job(config: Any) -> Any:
         module = importlib.import_module(

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 
 from ganforge.commands import building
 from ganforge.commands.errors import UserError, user_errors
+from ganforge.draws import Draws
 from ganforge.games.game import Game
-from ganforge.games.sampling import generate
 
 
 @dataclass
@@ -27,7 +25,7 @@ class Trained:
     Attributes:
         path: its file.
         sha256: of the file.
-        game: built from the checkpoint's own configuration.
+        game: built from the checkpoint's own configuration, with its discriminator's weights.
         generator_side: the moving average, or the raw weights, in evaluation mode.
         config: the run's resolved configuration.
         class_counts, class_names: of the training data; empty for an unconditional run.
@@ -48,24 +46,19 @@ class Trained:
     evaluator_state: dict[str, Any]
     device: torch.device
 
-    def samples(
-        self, labels: Tensor, *, seed: int, batch_size: int, what: str
-    ) -> Iterable[tuple[Tensor, Tensor]]:
-        """Batches of samples and their labels, under a progress bar that says `what` is done."""
-        batches = generate(
-            self.game, self.generator_side, labels, seed=seed, batch_size=batch_size, device=self.device
-        )
-        total = -(-len(labels) // batch_size)
-        return track(batches, what, total=total, transient=True, console=Console(stderr=True))
+    def sample(self, draws: Draws, labels: Tensor) -> Tensor:
+        return self.game.sample(draws, labels, self.generator_side)
 
 
-def load_trained(path: str, *, ema: bool, device: torch.device, trust: Sequence[str]) -> Trained:
+def load_trained(
+    path: str, *, ema: bool, device: torch.device, trust: Sequence[str], key: str = "checkpoint"
+) -> Trained:
     """Reads a checkpoint file, or the best (else the last) one of a run's folder.
 
     Raises:
         UserError: no such file, not a whole checkpoint, or parts that are not ganforge's.
     """
-    file = _file(Path(path).expanduser())
+    file = _file(Path(path).expanduser(), key)
     with user_errors():
         content = file.read_bytes()
     try:
@@ -78,17 +71,17 @@ def load_trained(path: str, *, ema: bool, device: torch.device, trust: Sequence[
         raise
     except Exception as error:
         raise UserError(
-            f"checkpoint={file} is not a whole ganforge checkpoint ({why_unreadable(error)})"
+            f"{key}={file} is not a whole ganforge checkpoint ({why_unreadable(error)})"
         ) from error
     game = building.build(config["game"], "game")
     side = game.generator_side
     prefix = "ema.average." if ema else "game.generator_side."
-    mine = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
     try:
-        side.load_state_dict(mine)
+        side.load_state_dict(_below(prefix, weights))
+        game.discriminator_side.load_state_dict(_below("game.discriminator_side.", weights))
     except RuntimeError as error:
         raise UserError(
-            f"checkpoint={file} does not fit its own model: {str(error).splitlines()[-1].strip()}"
+            f"{key}={file} does not fit its own model: {str(error).splitlines()[-1].strip()}"
         ) from error
     return Trained(
         path=file,
@@ -103,6 +96,10 @@ def load_trained(path: str, *, ema: bool, device: torch.device, trust: Sequence[
         evaluator_state=state.get("evaluator", {}),
         device=device,
     )
+
+
+def _below(prefix: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
 
 def why_unreadable(error: Exception) -> str:
@@ -133,15 +130,13 @@ def choose_device(name: str) -> torch.device:
         raise UserError(f"device={name} cannot be used here: {reason}; device=cpu can") from error
 
 
-def _file(path: Path) -> Path:
+def _file(path: Path, key: str) -> Path:
     if path.is_dir():
         for name in ("best.ckpt", "last.ckpt"):
             for candidate in (path / "checkpoints" / name, path / name):
                 if candidate.is_file():
                     return candidate
-        raise UserError(
-            f"checkpoint={path} is a folder without checkpoints/best.ckpt or checkpoints/last.ckpt"
-        )
+        raise UserError(f"{key}={path} is a folder without checkpoints/best.ckpt or checkpoints/last.ckpt")
     if not path.is_file():
-        raise UserError(f"checkpoint={path} does not exist")
+        raise UserError(f"{key}={path} does not exist")
     return path

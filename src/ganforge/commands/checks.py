@@ -28,6 +28,7 @@ TRAINER_KEYS = (
     "detect_anomaly",
     "profiler",
 )
+STOP_SETTINGS = ("metric", "patience_kimg")  # every other key of `stop` is a figure with its target
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "64-true")
 
 
@@ -39,6 +40,11 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     for key in ("total_kimg", "batch_size"):
         if not 0 < settings[key] < math.inf:
             raise UserError(f"{key}={settings[key]:g} must be greater than 0 and finite")
+    for key, value in settings["stop"].items():
+        if key != "metric" and value is not None and not isinstance(value, int | float):
+            raise UserError(f"stop.{key}={value} should be a number")
+    if not settings["name"]:
+        raise UserError("name= is empty: it names the folder of the experiment's runs")
     if settings["workers"] < 0:
         raise UserError(f"workers={settings['workers']} must be at least 0 (0: no other processes)")
 

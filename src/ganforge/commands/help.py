@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
+
 from ganforge.commands.options import options
 
 COMMANDS = {
     "train": "train a game from a composed configuration, or go on with a run",
-    "evaluate": "score a checkpoint: FID, KID, Inception Score, precision, recall",
+    "evaluate": "score a checkpoint, another generator or any images: FID, KID, precision, recall and more",
     "sample": "make pictures from a checkpoint",
 }
 
@@ -23,9 +26,30 @@ EXAMPLES = {
             "ganforge evaluate checkpoint=outputs/digits/DATE_TIME",
             "the run's best checkpoint, by its own metrics",
         ),
-        ("ganforge evaluate checkpoint=best.ckpt num_samples=10000", "more samples"),
-        ("ganforge evaluate checkpoint=best.ckpt metrics=inception", "figures comparable with papers"),
-        ("ganforge evaluate checkpoint=last.ckpt ema=false", "the raw weights, not their average"),
+        (
+            "ganforge evaluate generated=my_samples real=my_photos metrics.extractor=inception",
+            "two folders, no checkpoint anywhere",
+        ),
+        (
+            "ganforge evaluate generated=g.onnx real=cifar10 real.split=test real.root=data seeds=5",
+            "a generator made elsewhere, against a data set's split",
+        ),
+        (
+            "ganforge evaluate real=my_photos save_stats=photos.npz metrics.extractor=inception",
+            "mean and covariance, for later: real=photos.npz",
+        ),
+        (
+            "ganforge evaluate checkpoint=RUN metrics.compute=[fid,memorisation] neighbours=8",
+            "other figures, and a picture",
+        ),
+        (
+            "ganforge evaluate checkpoint=RUN metrics=inception bootstrap=200 processes=2",
+            "intervals; two processes",
+        ),
+        (
+            "ganforge evaluate checkpoint=last.ckpt ema=false num_samples=10000",
+            "the raw weights, more samples",
+        ),
         ("ganforge evaluate -m checkpoint=a.ckpt,b.ckpt", "several"),
     ],
     "sample": [
@@ -39,8 +63,9 @@ EXAMPLES = {
 
 OWN_KEYS = {
     "train": "experiment name tags seed total_kimg batch_size conditional discriminator_steps accumulate clip_norm ema "
-    "workers resume",
-    "evaluate": "checkpoint metrics num_samples batch_size seed ema device out trust",
+    "stop workers resume",
+    "evaluate": "checkpoint generated real held_out num_samples batch_size seed seeds bootstrap ema batch_norm "
+    "truncation latent_dim num_classes image_size device processes save_stats neighbours out trust",
     "sample": "checkpoint num out seed labels batch_size ema device trust",
 }
 
@@ -66,7 +91,7 @@ def overview() -> str:
 
 def command_help(command: str) -> str:
     """The text of `ganforge COMMAND --help`."""
-    groups = _groups() if command == "train" else _groups(only="metrics")
+    groups = _groups() if command == "train" else _groups(only=("metrics", "metrics/compute", "data"))
     return (
         f"ganforge {command}: {COMMANDS[command]}\n\n"
         f"usage: ganforge {command} [KEY=VALUE ...] [-m]\n\n"
@@ -82,6 +107,14 @@ def _examples(examples: list[tuple[str, str]]) -> str:
     return "\n".join(f"  {command}\n      {what}" for command, what in examples)
 
 
-def _groups(only: str | None = None) -> str:
-    groups = {group: names for group, names in options().items() if only in (None, group)}
-    return "\n".join(f"  {group:<11}{', '.join(names)}" for group, names in groups.items())
+def _groups(only: Sequence[str] | None = None) -> str:
+    groups = {name: found for name, found in options().items() if only is None or name in only}
+    return "\n".join(
+        textwrap.fill(
+            f"{name.replace('/', '.'):<16}{', '.join(found)}",
+            width=118,
+            initial_indent="  ",
+            subsequent_indent=" " * 18,
+        )
+        for name, found in groups.items()
+    )

@@ -6,10 +6,13 @@ from pathlib import Path
 
 
 def options() -> dict[str, list[str]]:
-    """The names of every group's options, read off conf/."""
-    folder = config_folder()
-    groups = sorted(path for path in folder.iterdir() if path.is_dir() and path.name != "hydra")
-    return {group.name: sorted(file.stem for file in group.glob("*.yaml")) for group in groups}
+    """The names of every group's options, read off conf/; a group inside another is named GROUP/INNER."""
+    top = config_folder()
+    groups = sorted(path for path in top.rglob("*") if path.is_dir() and "hydra" not in path.parts)
+    return {
+        group.relative_to(top).as_posix(): sorted(file.stem for file in group.glob("*.yaml"))
+        for group in groups
+    }
 
 
 def config_folder() -> Path:

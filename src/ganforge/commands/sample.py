@@ -9,13 +9,15 @@ from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 
 from ganforge.commands.checkpoints import Trained, choose_device, load_trained
 from ganforge.commands.configuration import plain
 from ganforge.commands.errors import UserError, user_errors
 from ganforge.commands.run_folder import make_folder
-from ganforge.games.sampling import proportional_labels
+from ganforge.games.sampling import generate, proportional_labels
 from ganforge.images import grid, save_png, scatter, to_uint8
 
 log = logging.getLogger("ganforge")
@@ -39,8 +41,13 @@ def sample(config: DictConfig) -> None:
     out = Path(settings["out"] or _beside(trained, settings["seed"])).expanduser()
     make_folder(out, "out")
     with user_errors():
-        batches = trained.samples(
-            labels, seed=settings["seed"], batch_size=settings["batch_size"], what="sampling"
+        batch_size = settings["batch_size"]
+        batches = track(
+            generate(trained.sample, labels, seed=settings["seed"], batch_size=batch_size, device=device),
+            "sampling",
+            total=-(-len(labels) // batch_size),
+            transient=True,
+            console=Console(stderr=True),
         )
         samples = torch.cat([images.cpu() for images, _ in batches])
         origin = _origin(trained, settings["seed"], settings["ema"])

@@ -33,6 +33,7 @@ class TrainConfig:
     accumulate: int = MISSING
     clip_norm: ClipNormConfig = field(default_factory=ClipNormConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
+    stop: dict[str, Any] = field(default_factory=dict)
     workers: int = MISSING
     resume: str | None = None
     num_classes: int = MISSING
@@ -51,13 +52,28 @@ class TrainConfig:
 
 @dataclass
 class EvaluateConfig:
-    checkpoint: str = MISSING
+    checkpoint: str | None = None
+    generated: Any = None
+    real: Any = None
+    held_out: Any = None
     metrics: Any = None
+    compute: list[str] | None = None
+    model: Any = None
     num_samples: int | None = None
     batch_size: int = MISSING
     seed: int = MISSING
+    seeds: int = MISSING
+    bootstrap: int = MISSING
     ema: bool = MISSING
+    batch_norm: str = MISSING
+    truncation: float | None = None
+    latent_dim: int | None = None
+    num_classes: int | None = None
+    image_size: int | None = None
     device: str = MISSING
+    processes: int = MISSING
+    save_stats: str | None = None
+    neighbours: int = MISSING
     out: str | None = None
     trust: list[str] = field(default_factory=list)
 

@@ -11,16 +11,23 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ganforge.commands import building
-from ganforge.commands.checks import check_conditional, check_discriminator, check_optimizer, check_settings
+from ganforge.commands.checks import (
+    STOP_SETTINGS,
+    check_conditional,
+    check_discriminator,
+    check_optimizer,
+    check_settings,
+)
 from ganforge.commands.configuration import plain
 from ganforge.commands.errors import RunFailedError, UserError, user_errors
 from ganforge.commands.resuming import last_checkpoint, load_resumed, resumed_settings
 from ganforge.commands.run_folder import command_line, quoted, record_start, write_config
 from ganforge.draws import derive_seed
 from ganforge.games.game import Game
+from ganforge.training.callbacks.periodic import Periodic
 from ganforge.training.ema import EMA
 from ganforge.training.fit import fit
 from ganforge.training.loggers.logger import Loggers, RunInfo
@@ -28,6 +35,7 @@ from ganforge.training.meter import NonFiniteLossError
 from ganforge.training.module import AdversarialModule, Player
 from ganforge.training.rounds import Rounds
 from ganforge.training.run import Run
+from ganforge.training.stopping import Stopping
 
 log = logging.getLogger("ganforge")
 
@@ -45,8 +53,9 @@ def train(config: DictConfig) -> dict[str, float]:
             f"{folder} already holds a run: resume={folder} goes on with it, hydra.run.dir=... makes another"
         )
     check_settings(plain(config))
-    data = building.build(_data_arguments(config), "data")
-    config.data.image_size, config.data.channels = data.image_size, data.channels
+    data = building.build(OmegaConf.to_container(config.data, resolve=True), "data")
+    with user_errors():
+        config.data.image_size, config.data.channels = data.image_size, data.channels
     config.data.num_classes = data.num_classes
     settings = plain(config)
     if config.resume is not None:
@@ -59,29 +68,24 @@ def train(config: DictConfig) -> dict[str, float]:
     game = building.build(settings["game"], "game")
     check_discriminator(settings, game)
     module = _module(settings, game, data)
-    evaluator = building.build(settings["metrics"], "metrics")
-    loggers = Loggers(building.build(_loggers(settings["logger"]), "logger"))
-    callbacks = building.build(settings["callbacks"], "callbacks")
+    run = _run(settings, folder, data, conditional)
+    callbacks = [c for c in building.build(settings["callbacks"], "callbacks").values() if c]
     state = load_resumed(checkpoint, module, settings) if checkpoint else None
     images_seen = state["clock"]["images_seen"] if state else 0
-    run = Run(
-        folder=folder,
-        loggers=loggers,
-        evaluator=evaluator,
-        total_images=round(settings["total_kimg"] * 1000),
-        class_counts=torch.bincount(data.labels, minlength=data.num_classes).tolist() if conditional else (),
-        class_names=data.class_names if conditional else (),
-        seed=settings["seed"],
-        config=settings,
-        real_points=data.batch(torch.arange(min(len(data), 2000))) if len(data.shape) == 1 else None,
-    )
-    if run.reached_total(images_seen):
-        log.info("%s has its %g kimg; total_kimg=... larger goes on", folder, settings["total_kimg"])
-        return state["ganforge"]["scores"] if state else {}
+    if state and _has_ended(state, run, settings):
+        log.info("%s has ended; total_kimg=... larger, or another stop.KEY, goes on", folder)
+        return dict(state["ganforge"]["final_scores"])
     with user_errors():
-        evaluator.prepare(data, _device(settings["trainer"]))
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "checkpoints").mkdir(exist_ok=True)
+        for callback in callbacks:
+            if isinstance(callback, Periodic):
+                callback.check(run)
+        if state:
+            same_scores = state["ganforge"]["config"]["metrics"] == settings["metrics"]
+            run.restore(state["ganforge"], same_scores=same_scores)
+            if same_scores:
+                run.evaluator.load_state(state["evaluator"])
+        run.evaluator.prepare(data, _device(settings["trainer"]))
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         write_config(folder, settings, _overrides(config))
         record_start(folder, command_line(), settings["seed"])
     rounds = Rounds(
@@ -94,7 +98,40 @@ def train(config: DictConfig) -> dict[str, float]:
     )
     _announce(settings, game, data, folder, images_seen)
     info = RunInfo(folder, settings["name"], settings["tags"], settings, images_seen)
-    return _play(module, rounds, run, [c for c in callbacks.values() if c], checkpoint, info)
+    return _play(module, rounds, run, callbacks, checkpoint, info)
+
+
+def _run(settings: dict[str, Any], folder: Path, data: Any, conditional: bool) -> Run:
+    evaluator = building.build(settings["metrics"], "metrics")
+    targets = {name: value for name, value in settings["stop"].items() if name not in STOP_SETTINGS}
+    asked = any(value is not None for value in settings["stop"].values())
+    with user_errors():
+        stopping = Stopping(
+            targets=targets,
+            metric=settings["stop"].get("metric"),
+            patience_kimg=settings["stop"].get("patience_kimg"),
+            figures=evaluator.figures,
+            monitor=evaluator.monitor,
+        )
+    return Run(
+        folder=folder,
+        loggers=Loggers(building.build(_loggers(settings["logger"]), "logger")),
+        evaluator=evaluator,
+        total_images=round(settings["total_kimg"] * 1000),
+        class_counts=torch.bincount(data.labels, minlength=data.num_classes).tolist() if conditional else (),
+        class_names=data.class_names if conditional else (),
+        seed=settings["seed"],
+        config=settings,
+        real_points=data.batch(torch.arange(min(len(data), 2000))) if len(data.shape) == 1 else None,
+        stopping=stopping if asked else None,
+    )
+
+
+def _has_ended(state: Mapping[str, Any], run: Run, settings: Mapping[str, Any]) -> bool:
+    """Whether the checkpoint is of a run that reached its total, or stopped for a reason that still holds."""
+    stored = state["ganforge"]
+    same_stop = stored["config"].get("stop") == settings["stop"]
+    return run.reached_total(state["clock"]["images_seen"]) or bool(stored["ended_because"] and same_stop)
 
 
 def _play(
@@ -139,7 +176,7 @@ def _play(
         _note_failure(failure, message)
         raise RunFailedError(message, exit_code)
     _conclude(run, module, time.perf_counter() - start)
-    return run.scores
+    return run.final_scores
 
 
 def _note_failure(path: Path, message: str) -> None:
@@ -151,13 +188,13 @@ def _note_failure(path: Path, message: str) -> None:
 
 def _conclude(run: Run, module: AdversarialModule, seconds: float) -> None:
     log.info("done: %g kimg in %.0f s", module.kimg, seconds)
-    if run.scores:
+    if run.final_scores:
         made_by = run.evaluator.name
         comparable = (
             "comparable with papers" if run.evaluator.comparable_with_papers else "not comparable with papers"
         )
         log.info("scores by the %s extractor (%s):", made_by, comparable)
-        for name, value in run.scores.items():
+        for name, value in run.final_scores.items():
             log.info("  %-22s %.4g", name, value)
     log.info("pictures, checkpoints and figures: %s", run.folder)
 
@@ -180,14 +217,6 @@ def _announce(settings: Mapping[str, Any], game: Game, data: Any, folder: Path, 
         f"{count['discriminator']:,}",
     )
     log.info("%s %s", "going on in" if images_seen else "writing to", folder)
-
-
-def _data_arguments(config: DictConfig) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-
-    arguments = OmegaConf.to_container(config.data, resolve=True)
-    assert isinstance(arguments, dict)
-    return arguments  # type: ignore[return-value]
 
 
 def _loggers(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,18 +16,20 @@ from ganforge.evaluation.evaluator import RealData
 
 
 class Extractor(ABC):
-    """A frozen network: uint8 images -> features and logits.
+    """A frozen network: uint8 images -> features and, where it classifies, logits.
 
     Attributes:
         name: as it stands in stamps and cached files.
         comparable_with_papers: whether figures made with it may be set beside published ones.
         resize: how images are brought to the network's size, in words.
+        dtype: what the network computes in.
         network: the network once prepared.
     """
 
-    name: ClassVar[str]
-    comparable_with_papers: ClassVar[bool] = False
+    name: str
+    comparable_with_papers: bool = False
     resize: str
+    dtype: str = "float32"
     network: nn.Module | None = None
 
     @abstractmethod
@@ -39,8 +41,8 @@ class Extractor(ABC):
         """
 
     @abstractmethod
-    def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 (B, 1 or 3, H, W) on the device -> features float32 (B, D), logits float32 (B, K)."""
+    def extract(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """uint8 (B, 1 or 3, H, W) on the device -> features float32 (B, D), logits float32 (B, K) or None."""
 
     def classifies(self, data: RealData) -> bool:
         """Whether the most likely class is a label of the data."""

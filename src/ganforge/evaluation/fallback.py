@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from ganforge.evaluation.evaluator import Evaluator, RealData
+from ganforge.evaluation.evaluator import Batches, Evaluator, KnownStatistics, RealData
+from ganforge.evaluation.sample import Model
+from ganforge.evaluation.stamp import Stamp
 
 log = logging.getLogger("ganforge")
 
@@ -19,18 +20,24 @@ class FirstThatWorks(Evaluator):
 
     Args:
         evaluators: in order of preference; what is left out is said, with the reason.
+        compute: the metrics that the evaluators' settings refer to; of no use here.
     """
 
-    def __init__(self, evaluators: Sequence[Any]) -> None:
+    def __init__(self, evaluators: Sequence[Any], compute: Mapping[str, Any] | None = None) -> None:
         if not evaluators:
             raise ValueError("metrics.evaluators is empty; name at least one")
         self.evaluators: Sequence[Evaluator] = evaluators
         self._choose(0)
 
-    def prepare(self, data: RealData | None, device: torch.device | str) -> None:
+    def prepare(
+        self,
+        data: RealData | KnownStatistics | None,
+        device: torch.device | str,
+        held_out: RealData | None = None,
+    ) -> None:
         for index in range(self._chosen, len(self.evaluators)):
             try:
-                self.evaluators[index].prepare(data, device)
+                self.evaluators[index].prepare(data, device, held_out)
             except ValueError as error:
                 if index == len(self.evaluators) - 1:
                     raise
@@ -38,8 +45,13 @@ class FirstThatWorks(Evaluator):
             else:
                 return self._choose(index)
 
-    def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]], *, conditional: bool) -> dict[str, float]:
-        return self.evaluators[self._chosen].evaluate(batches, conditional=conditional)
+    def evaluate(
+        self, batches: Batches, *, conditional: bool, model: Model | None = None
+    ) -> dict[str, float]:
+        return self.evaluators[self._chosen].evaluate(batches, conditional=conditional, model=model)
+
+    def evaluate_data(self, data: RealData | KnownStatistics) -> dict[str, float]:
+        return self.evaluators[self._chosen].evaluate_data(data)
 
     def state(self) -> dict[str, Any]:
         state = self.evaluators[self._chosen].state()
@@ -50,12 +62,12 @@ class FirstThatWorks(Evaluator):
             self._choose(state["chosen"])
             self.evaluators[self._chosen].load_state(state["state"])
 
-    def stamp(self) -> dict[str, str | int | float]:
+    def stamp(self) -> Stamp:
         return self.evaluators[self._chosen].stamp()
 
     def _choose(self, index: int) -> None:
         chosen = self.evaluators[index]
         self._chosen = index
-        self.name, self.monitor = chosen.name, chosen.monitor
+        self.name, self.monitor, self.figures = chosen.name, chosen.monitor, chosen.figures
         self.comparable_with_papers = chosen.comparable_with_papers
         self.num_samples, self.final_num_samples = chosen.num_samples, chosen.final_num_samples

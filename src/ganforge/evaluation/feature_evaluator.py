@@ -1,60 +1,96 @@
-"""Figures of generated images: extractor built once, real images read once, one pass for all metrics."""
+"""Figures of generated images: extractor built once, real images read once, one pass of the samples for all."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-import torch_fidelity
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 
 from ganforge.evaluation.cache import Cache
-from ganforge.evaluation.evaluator import Evaluator, RealData
+from ganforge.evaluation.evaluator import (
+    Batches,
+    Evaluator,
+    KnownStatistics,
+    NonFiniteSamplesError,
+    RealData,
+)
 from ganforge.evaluation.extractor import Extractor, exact_float32
-from ganforge.evaluation.figures import FEWEST_SAMPLES, class_consistency, distribution_figures
-from ganforge.evaluation.reference import Reference
+from ganforge.evaluation.metrics.fid import fid_of_real_subset
+from ganforge.evaluation.metrics.metric import Better, Metric
+from ganforge.evaluation.ranks import Ranks
+from ganforge.evaluation.sample import Model, Sample, Statistics
+from ganforge.evaluation.stamp import Stamp, versions
 from ganforge.images import to_uint8
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ganforge")
 
+FEWEST_SAMPLES = 4
 _SUBSET_SEED = 2026
+_FEW_BATCHES = 20  # a pass over fewer needs no progress bar
+STATE_BYTES = 16 * 2**20
 
 
-class Extracted(NamedTuple):
-    """Features float32 (N, D), logits float32 (N, K) and the labels asked for int64 (N,), all on the CPU."""
+class _Batch(NamedTuple):
+    """What is kept of one batch of images."""
 
     features: Tensor
-    logits: Tensor
+    logits: Tensor | None
     labels: Tensor
+    images: Tensor
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What the real side is, for the stamp.
+
+    Attributes:
+        name: of the data set or file.
+        fingerprint: of its content.
+        count: how many images its figures stand for.
+        weights_sha256: of the extractor that read it; empty where a file does not say.
+        class_names: the names of its classes.
+    """
+
+    name: str
+    fingerprint: str
+    count: int
+    weights_sha256: str
+    class_names: list[str] = field(default_factory=list)
 
 
 class FeatureEvaluator(Evaluator):
-    """FID, KID, Inception Score, precision, recall and, for a conditional generator, class consistency.
+    """Whatever metrics are asked for, from one pass of the samples through one extractor.
 
-    `evaluate` is `extract` followed by `figures`; with several processes each may extract its share, and the
-    features, joined in order, give the figures that one process would.
+    A metric that a comparison cannot give (a label, a generator, an image is missing) is left out, and said once.
+    With several processes each extracts its share; the figures are those that one process would give.
 
     Args:
         extractor: what the features come from.
+        compute: the metrics by name.
         num_samples: samples of an evaluation during training.
         final_num_samples: samples of the last one.
         batch_size: images that go through the extractor at a time.
         max_real: real images to compare with, a fixed random subset of larger data; None takes all.
         cache_dir: folder of cached features; None is $GANFORGE_CACHE or ~/.cache/ganforge.
-        kid_subset_size: samples in each of KID's 100 subsets.
     """
 
     def __init__(
         self,
         extractor: Extractor,
+        compute: Mapping[str, Metric],
         num_samples: int,
         final_num_samples: int,
         batch_size: int = 64,
         max_real: int | None = None,
         cache_dir: str | None = None,
-        kid_subset_size: int = 1000,
     ) -> None:
         for argument, value in (("num_samples", num_samples), ("final_num_samples", final_num_samples)):
             if value < FEWEST_SAMPLES:
@@ -65,72 +101,150 @@ class FeatureEvaluator(Evaluator):
             raise ValueError(
                 f"max_real is {max_real}; take at least {FEWEST_SAMPLES} images, or null for all"
             )
-        if kid_subset_size < 2:
-            raise ValueError(f"kid_subset_size is {kid_subset_size}, but KID needs subsets of at least 2")
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, but a batch holds at least 1 image")
+        if not compute:
+            raise ValueError("there is nothing to compute; name metrics, such as metrics.compute=[fid,kid]")
         self.extractor = extractor
-        self.name = extractor.name
-        self.comparable_with_papers = extractor.comparable_with_papers
+        self.compute = dict(compute)
+        self.figures: dict[str, Better] = {
+            name: better for metric in self.compute.values() for name, better in metric.figures.items()
+        }
+        self.monitor = _default_monitor(self.figures)
         self.num_samples = num_samples
         self.final_num_samples = final_num_samples
         self.batch_size = batch_size
         self.max_real = max_real
-        self.kid_subset_size = kid_subset_size
+        self.num_images = max(metric.num_images for metric in self.compute.values())
         self._cache = Cache(cache_dir)
-        self._device: torch.device | None = None
-        self._data: RealData | None = None
-        self._reference: Reference | None = None
+        self._device = torch.device("cpu")
         self._weights_hash = ""
-        self._warned = False
+        self._real: Sample | None = None
+        self._source: _Source | None = None
+        self._said: set[str] = set()
 
-    def prepare(self, data: RealData | None, device: torch.device | str) -> None:
-        if data is not None:
-            _check_images(data)
-        self._data, self._device = data, torch.device(device)
-        with torch.inference_mode(
-            False
-        ):  # a trainer's evaluation may be inside it; weights made there cannot learn
-            self.extractor.prepare(data, self._device, self._cache)
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.extractor.name
+
+    @property
+    def comparable_with_papers(self) -> bool:  # type: ignore[override]
+        return self.extractor.comparable_with_papers
+
+    def prepare(
+        self,
+        data: RealData | KnownStatistics | None,
+        device: torch.device | str,
+        held_out: RealData | None = None,
+    ) -> None:
+        known = isinstance(data, KnownStatistics)
+        images = None if data is None or isinstance(data, KnownStatistics) else data
+        if images is not None:
+            _check_images(images)
+        self._device = torch.device(device)
+        with torch.inference_mode(False):  # weights made in a trainer's inference mode could not learn
+            for metric in self.compute.values():
+                metric.prepare()
+            self.extractor.prepare(images, self._device, self._cache)
         self._weights_hash = self.extractor.weights_hash()
-        if self._reference is not None and not self._still_valid(self._reference):
-            self._reference = None
-
-    def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]], *, conditional: bool) -> dict[str, float]:
-        return self.figures(self.extract(batches), conditional=conditional)
-
-    def extract(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Extracted:
-        """Read generated images, float (B, C, H, W) in [-1, 1], as the uint8 they would be in files."""
-
-        def quantised() -> Iterator[tuple[Tensor, Tensor]]:
-            for images, labels in batches:
-                if images.dim() != 4:
-                    raise ValueError(
-                        f"metrics={self.name} takes images (B, C, H, W), not {tuple(images.shape)}"
-                    )
-                yield to_uint8(images), labels
-
-        return self._pass(quantised())
-
-    def figures(self, generated: Extracted, *, conditional: bool) -> dict[str, float]:
-        """The figures of what `extract` gave."""
-        count, dimensions = generated.features.shape
-        if count < FEWEST_SAMPLES:
-            raise ValueError(f"the metrics need at least {FEWEST_SAMPLES} samples, not {count}")
-        reference = self._reference_of_data()
-        self._warn_of_bias(min(count, reference.count), dimensions)
-        with exact_float32(torch.device("cpu")):
-            result = distribution_figures(
-                generated.features, generated.logits, reference, self.kid_subset_size
+        if isinstance(data, KnownStatistics):
+            self._take_statistics(data)
+        elif images is not None:
+            self._take_images(images)
+        elif self._source is not None and self._source.weights_sha256 != self._weights_hash:
+            raise ValueError(
+                f"the checkpoint's real side was read with other weights of metrics={self.name} "
+                f"({self._source.weights_sha256[:12]}, now {self._weights_hash[:12]}); give real=..."
             )
-        if conditional and reference.classifies:
-            result["class_consistency"] = class_consistency(generated.logits, generated.labels)
-        return result
+        if self._real is not None and held_out is not None:
+            _check_images(held_out)
+            self._real.held_out = self._read(held_out, logits=False)
+        assert known or images is not None or data is None
+
+    def evaluate(
+        self, batches: Batches, *, conditional: bool, model: Model | None = None
+    ) -> dict[str, float]:
+        ranks = Ranks.current()
+        sample = _joined(ranks.gather(self._pass(batches, keep=self.num_images)), keep=self.num_images)
+        if not conditional:
+            sample.labels = None
+        sample.model = model
+        return ranks.from_first(self._score(sample) if ranks.rank == 0 else None)
+
+    def evaluate_data(self, data: RealData | KnownStatistics) -> dict[str, float]:
+        ranks = Ranks.current()
+        if isinstance(data, KnownStatistics):
+            self._check_statistics(data)
+            sample = Sample(count=_count(data), known_statistics=data.statistics)
+            return ranks.from_first(self._score(sample) if ranks.rank == 0 else None)
+        _check_images(data)
+        sample = self._read(data, logits=True)
+        if self._source is None or list(data.class_names) != self._source.class_names:
+            sample.labels = None  # other classes than the real side's
+        return ranks.from_first(self._score(sample) if ranks.rank == 0 else None)
+
+    def read(self, data: RealData) -> Sample:
+        """A data set as the extractor sees it, from the cache where it was read before; on rank 0."""
+        return self._read(data, logits=True)
+
+    @property
+    def real(self) -> Sample:
+        """The real side."""
+        if self._real is None:
+            raise ValueError("there are no real images to compare with: give real=..., or such a checkpoint")
+        return self._real
+
+    def _score(self, generated: Sample) -> dict[str, float]:
+        real = self.real
+        if generated.count < FEWEST_SAMPLES:
+            raise ValueError(f"the metrics need at least {FEWEST_SAMPLES} samples, not {generated.count}")
+        if generated.dimensions != real.dimensions:
+            raise ValueError(
+                f"the real side has {real.dimensions} features, but metrics={self.name} gives "
+                f"{generated.dimensions}: it was made with another extractor"
+            )
+        generated.classifies = real.classifies
+        lacking = {name: metric.lacks(generated, real) for name, metric in self.compute.items()}
+        reasons: dict[str, list[str]] = {}
+        for name, why in lacking.items():
+            if why:
+                reasons.setdefault(why, []).append(name)
+        for why, names in reasons.items():
+            self._say_once(logging.INFO, f"left out: {', '.join(names)}, because {why}")
+        if all(lacking.values()):
+            raise ValueError(
+                "none of the metrics can be computed: "
+                + "; ".join(f"{', '.join(names)}, because {why}" for why, names in reasons.items())
+            )
+        self._warn_of_bias(generated, real)
+        return self._compute([name for name, why in lacking.items() if not why], generated, real)
+
+    def _compute(self, names: Sequence[str], generated: Sample, real: Sample) -> dict[str, float]:
+        """The figures; a metric that stumbles over these samples costs the others nothing."""
+        figures: dict[str, float] = {}
+        with exact_float32(torch.device("cpu")):
+            for name in names:
+                try:
+                    found = self.compute[name](generated, real)
+                except ValueError as error:
+                    self._say_once(logging.WARNING, f"left out: {name}: {error}")
+                    continue
+                for figure, value in found.items():
+                    if math.isfinite(value):
+                        figures[figure] = value
+                    else:
+                        self._say_once(logging.WARNING, f"left out: {figure} is {value}")
+        if not figures:
+            raise ValueError(f"none of {', '.join(names)} could be computed of these samples")
+        return figures
 
     def state(self) -> dict[str, Any]:
-        if self._reference is None:
+        if self._real is None or self._source is None or self._real.features is None:
             return {}
         return {
             "name": self.name,
-            "reference": self._reference.state(),
+            "source": asdict(self._source),
+            "real": _sample_state(self._real),
             "extractor": self.extractor.state(),
         }
 
@@ -139,68 +253,80 @@ class FeatureEvaluator(Evaluator):
             return
         if state["name"] != self.name:
             raise ValueError(
-                f"the checkpoint's reference was made with metrics={state['name']}, not metrics={self.name}; "
-                f"choose metrics={state['name']}, or give data=... to read the real images anew."
+                f"the checkpoint's real side was read with metrics={state['name']}, not metrics={self.name}; "
+                f"choose metrics={state['name']}, or give real=... to read the real images anew"
             )
-        self._reference = Reference.from_state(state["reference"])
+        self._source = _Source(**state["source"])
+        self._real = _sample_from_state(state["real"])
         self.extractor.load_state(state["extractor"])
-        if self._device is not None:
-            self.prepare(self._data, self._device)
 
-    def stamp(self) -> dict[str, str | int | float]:
-        stamp: dict[str, str | int | float] = {
-            "evaluator": self.name,
-            "comparable_with_papers": self.comparable_with_papers,
-            "weights_sha256": self._weights_hash,
-            "resize": self.extractor.resize,
-            "quantisation": "uint8",
-            "kid_subset_size": self.kid_subset_size,
-            "torch_fidelity": torch_fidelity.__version__,
-            **self.extractor.stamp(),
-        }
-        if self._reference is not None:
-            stamp |= {
-                "real_source": self._reference.source,
-                "real_count": self._reference.count,
-                "real_features": len(self._reference.features),
-                "real_fingerprint": self._reference.fingerprint,
+    def stamp(self) -> Stamp:
+        real: dict[str, Any] = {}
+        if self._source is not None:
+            assert self._real is not None
+            real = {
+                "name": self._source.name,
+                "count": self._source.count,
+                "features": 0 if self._real.features is None else len(self._real.features),
+                "fingerprint": self._source.fingerprint,
             }
-        return stamp
+            if self._real.held_out is not None:
+                real["held_out"] = self._real.held_out.count
+        return {
+            "extractor": {
+                "name": self.name,
+                "weights_sha256": self._weights_hash,
+                "resize": self.extractor.resize,
+                "dtype": "float32",
+                "quantisation": "uint8",
+                "comparable_with_papers": self.comparable_with_papers,
+                **self.extractor.stamp(),
+            },
+            "metrics": {name: metric.parameters() for name, metric in self.compute.items()},
+            "real": real,
+            "versions": versions(),
+        }
 
-    def _still_valid(self, reference: Reference) -> bool:
-        """Whether a loaded reference serves; without data it has to."""
-        same_weights = reference.weights_hash == self._weights_hash
-        if self._data is None:
-            if not same_weights:
-                raise ValueError(
-                    f"the checkpoint's reference was made with other weights of metrics={self.name} "
-                    f"({reference.weights_hash[:12]}, now {self._weights_hash[:12]}); give data=..."
-                )
-            return True
-        same_data = reference.fingerprint == self._data.fingerprint()
-        return (
-            same_weights
-            and same_data
-            and reference.count == len(self._real_rows(self._data))
-            and reference.complete
+    def _take_images(self, data: RealData) -> None:
+        """The real side from images, unless what was loaded is just that."""
+        fingerprint = data.fingerprint()
+        loaded, rows = self._real, self._rows(data)
+        same = self._source is not None and (
+            (self._source.fingerprint, self._source.weights_sha256, self._source.count)
+            == (fingerprint, self._weights_hash, len(rows))
         )
+        if loaded is not None and same and loaded.features is not None and len(loaded.features) == len(rows):
+            loaded.images, loaded.num_images = _images(data, rows), len(rows)
+            return
+        self._real = self._read(data, logits=False)
+        self._real.classifies = self.extractor.classifies(data)
+        self._source = _Source(data.name, fingerprint, len(rows), self._weights_hash, list(data.class_names))
 
-    def _reference_of_data(self) -> Reference:
-        if self._reference is None:
-            if self._data is None:
-                raise ValueError(
-                    "there are no real images to compare with: give data=..., or such a checkpoint."
-                )
-            self._reference = Reference.of(
-                self._real_features(self._data),
-                source=self._data.name,
-                fingerprint=self._data.fingerprint(),
-                weights_hash=self._weights_hash,
-                classifies=self.extractor.classifies(self._data),
+    def _take_statistics(self, known: KnownStatistics) -> None:
+        self._check_statistics(known)
+        weights = known.stamp.get("extractor", {}).get("weights_sha256", "")
+        self._real = Sample(count=_count(known), known_statistics=known.statistics)
+        count = int(known.stamp.get("real", {}).get("count", 0))
+        self._source = _Source(known.name, known.fingerprint, count, weights)
+
+    def _check_statistics(self, known: KnownStatistics) -> None:
+        """Where the file says what made it, it has to be this extractor."""
+        made_with = known.stamp.get("extractor", {})
+        theirs, ours = made_with.get("weights_sha256", ""), self._weights_hash
+        if theirs and theirs != ours:
+            raise ValueError(
+                f"{known.name} was made with metrics={made_with.get('name')} and weights {theirs[:12]}, "
+                f"but metrics={self.name} has weights {ours[:12]}"
             )
-        return self._reference
+        if theirs and made_with.get("resize") != self.extractor.resize:
+            raise ValueError(
+                f"{known.name} was made with images resized as {made_with.get('resize')}, "
+                f"but this extractor resizes them as {self.extractor.resize}"
+            )
 
-    def _real_features(self, data: RealData) -> Tensor:
+    def _read(self, data: RealData, *, logits: bool) -> Sample:
+        """A data set as the extractor sees it: features from the cache, or through it; whole on rank 0 only."""
+        rows = self._rows(data)
         path = self._cache.path(
             "features",
             self.name,
@@ -210,19 +336,32 @@ class FeatureEvaluator(Evaluator):
             *data.shape,
             "float32",
             self.max_real,
+            logits,
         )
-        rows = self._real_rows(data)
-        cached = self._cache.load(path)
-        if cached is not None and len(cached["features"]) == len(rows):
-            return cached["features"]
-        log.info("reading %d real images of %s through %s", len(rows), data.name, self.name)
-        features = self._pass(
-            (data.batch(part), data.labels[part]) for part in torch.split(rows, self.batch_size)
-        ).features
-        self._cache.save(path, {"features": features})
-        return features
+        ranks = Ranks.current()
+        cached = ranks.from_first(_whole(self._cache.load(path), len(rows)) if ranks.rank == 0 else None)
+        if not cached:
+            parts = ranks.mine(torch.split(rows, self.batch_size))
+            pairs: Iterable[tuple[Tensor, Tensor]] = ((data.batch(part), data.labels[part]) for part in parts)
+            if ranks.rank == 0 and len(parts) > _FEW_BATCHES:
+                what = f"{self.name}: {data.name}"
+                console = Console(file=sys.stderr)
+                pairs = track(pairs, what, total=len(parts), transient=True, console=console)
+            sample = _joined(ranks.gather(self._pass(pairs, keep=0)), keep=0)
+            made = {"features": sample.features, "logits": sample.logits if logits else None}
+            cached = {name: tensor for name, tensor in made.items() if tensor is not None}
+            if ranks.rank == 0:
+                self._cache.save(path, cached)
+        return Sample(
+            count=len(rows),
+            features=cached["features"],
+            logits=cached.get("logits"),
+            labels=data.labels[rows] if data.num_classes else None,
+            images=_images(data, rows),
+            num_images=len(rows),
+        )
 
-    def _real_rows(self, data: RealData) -> Tensor:
+    def _rows(self, data: RealData) -> Tensor:
         """All rows, or a fixed random subset of `max_real`, in order."""
         if self.max_real is None or len(data) <= self.max_real:
             return torch.arange(len(data))
@@ -230,31 +369,107 @@ class FeatureEvaluator(Evaluator):
         return order[: self.max_real].sort().values
 
     @torch.no_grad()
-    def _pass(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Extracted:
-        """uint8 images and labels -> features of all; at most `batch_size` images go through at a time."""
-        assert self._device is not None, "prepare() comes first"
-        features, logits, labels = [], [], []
+    def _pass(self, batches: Batches, keep: int) -> list[_Batch]:
+        """This rank's batches through the extractor, with the first `keep` images kept."""
+        result: list[_Batch] = []
+        kept = seen = wrong = 0
         with exact_float32(self._device):
-            for images, asked in batches:
-                labels.append(asked.cpu())
+            for images, labels in batches:
+                images, bad = self._as_files(images)
+                seen, wrong = seen + len(images), wrong + bad
+                features, logits = [], []
                 for part in torch.split(images, self.batch_size):
                     part_features, part_logits = self.extractor.extract(
                         part.to(self._device, non_blocking=True)
                     )
                     features.append(part_features.cpu())
-                    logits.append(part_logits.cpu())
-        if not features:
-            raise ValueError("there are no images to evaluate")
-        return Extracted(torch.cat(features), torch.cat(logits), torch.cat(labels))
+                    logits.append(None if part_logits is None else part_logits.cpu())
+                remaining = images[: max(0, keep - kept)].cpu()
+                kept += len(remaining)
+                result.append(_Batch(torch.cat(features), _cat(logits), labels.cpu(), remaining))
+        if wrong:
+            raise NonFiniteSamplesError(f"{wrong} of {seen} generated images hold NaN or infinity")
+        return result
 
-    def _warn_of_bias(self, count: int, dimensions: int) -> None:
-        if count <= dimensions and not self._warned:
-            self._warned = True
-            log.warning(
-                "FID of %d features from %d images is biased upwards: compare it only at equal numbers",
-                dimensions,
-                count,
+    def _as_files(self, images: Tensor) -> tuple[Tensor, int]:
+        """Images as the uint8 they would be in files, and how many are not finite."""
+        if images.dim() != 4 or images.shape[1] not in (1, 3):
+            raise ValueError(
+                f"metrics={self.name} takes grey or RGB images (B, C, H, W), not {tuple(images.shape)}"
             )
+        if images.dtype == torch.uint8:
+            return images, 0
+        return to_uint8(images), int((~images.flatten(1).isfinite().all(dim=1)).sum())
+
+    def _warn_of_bias(self, generated: Sample, real: Sample) -> None:
+        count = min(generated.count, real.count)
+        if "fid" not in self.figures or count > real.dimensions:
+            return
+        text = f"FID of {real.dimensions} features from {count} images is biased upwards"
+        if real.features is not None and len(real.features) >= 2 * FEWEST_SAMPLES:
+            at = min(count, len(real.features) // 2)
+            scale = real.once(("bias", at), lambda: fid_of_real_subset(real, at))
+            text += f": {at} real images score {scale:.3g} against the other real ones"
+        self._say_once(logging.WARNING, f"{text}; compare it only at equal numbers")
+
+    def _say_once(self, level: int, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            log.log(level, "metrics: %s", text)
+
+
+def _count(known: KnownStatistics) -> int:
+    """How many images the statistics stand for; as many as one likes where the file does not say."""
+    return int(known.stamp.get("real", {}).get("count", 0)) or sys.maxsize
+
+
+def _default_monitor(figures: Mapping[str, Better]) -> str:
+    if "fid" in figures:
+        return "fid"
+    return next((name for name, better in figures.items() if better != "neither"), "")
+
+
+def _joined(batches: Sequence[_Batch], *, keep: int) -> Sample:
+    """The batches as one sample; an empty one on ranks that gathered nothing."""
+    if not batches:
+        if Ranks.current().rank == 0:
+            raise ValueError("there are no images to evaluate")
+        return Sample(count=0, features=torch.empty(0, 0))
+    features = torch.cat([batch.features for batch in batches])
+    images = _first_images(batches, keep)
+    return Sample(
+        count=len(features),
+        features=features,
+        logits=_cat([batch.logits for batch in batches]),
+        labels=torch.cat([batch.labels for batch in batches]),
+        images=None if images is None else images.__getitem__,
+        num_images=0 if images is None else len(images),
+    )
+
+
+def _first_images(batches: Sequence[_Batch], keep: int) -> Tensor | None:
+    """The images of the first `keep` rows; each rank kept its own first ones, so together there are more."""
+    kept: list[Tensor] = []
+    for batch in batches:
+        kept.append(batch.images[:keep])
+        keep -= len(kept[-1])
+        if keep <= 0:
+            break
+    return torch.cat(kept) if any(len(images) for images in kept) else None
+
+
+def _cat(parts: Sequence[Tensor | None]) -> Tensor | None:
+    tensors = [part for part in parts if part is not None]
+    return torch.cat(tensors) if len(tensors) == len(parts) else None
+
+
+def _images(data: RealData, rows: Tensor) -> Any:
+    return lambda chosen: data.batch(rows[chosen])
+
+
+def _whole(cached: dict[str, Tensor] | None, count: int) -> dict[str, Tensor]:
+    """What the cache held, where it is of as many images; else nothing."""
+    return cached if cached is not None and len(cached["features"]) == count else {}
 
 
 def _check_images(data: RealData) -> None:
@@ -268,3 +483,49 @@ def _check_images(data: RealData) -> None:
             f"{data.name} has {len(data)} images, but the metrics need at least {FEWEST_SAMPLES}; "
             "choose metrics=none."
         )
+
+
+def _sample_state(sample: Sample) -> dict[str, Any]:
+    """Plain values and tensors, at most 16 MB of features; with statistics, as a triangle, if some are left out."""
+    assert sample.features is not None
+    numbers = {repr(key): value for key, value in sample.remembered() if isinstance(value, float)}
+    state: dict[str, Any] = {
+        "count": sample.count,
+        "features": sample.features,
+        "labels": sample.labels,
+        "classifies": sample.classifies,
+        "numbers": numbers,
+    }
+    kept = STATE_BYTES // (sample.features.shape[1] * sample.features.element_size())
+    if len(sample.features) <= kept and sample.known_statistics is None:
+        return state
+    rows = torch.arange(len(sample.features))
+    if len(rows) > kept:
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(_SUBSET_SEED))
+        rows = order[:kept].sort().values
+    mu, sigma = sample.statistics
+    triangle = torch.triu_indices(len(sigma), len(sigma))
+    return state | {
+        "features": sample.features[rows],
+        "labels": None if sample.labels is None else sample.labels[rows],
+        "mu": torch.from_numpy(mu),
+        "sigma_triangle": torch.from_numpy(sigma)[*triangle],
+    }
+
+
+def _sample_from_state(state: Mapping[str, Any]) -> Sample:
+    statistics = None
+    if "mu" in state:
+        mu, triangle = state["mu"].numpy(), state["sigma_triangle"]
+        half = torch.zeros(len(mu), len(mu), dtype=triangle.dtype)
+        half[*torch.triu_indices(len(mu), len(mu))] = triangle
+        statistics = Statistics(mu, (half + half.triu(1).T).numpy())
+    sample = Sample(
+        count=state["count"],
+        features=state["features"],
+        labels=state["labels"],
+        classifies=state["classifies"],
+        known_statistics=statistics,
+    )
+    sample.remember(state["numbers"])
+    return sample

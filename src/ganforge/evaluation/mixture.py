@@ -5,13 +5,17 @@ As VEEGAN (Srivastava et al. 2017, section 4.1) and PacGAN (Lin et al. 2018, sec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
-from ganforge.evaluation.evaluator import Evaluator, RealData
+from ganforge.evaluation.evaluator import Batches, Evaluator, KnownStatistics, RealData
+from ganforge.evaluation.metrics.metric import Better
+from ganforge.evaluation.ranks import Ranks
+from ganforge.evaluation.sample import Model
+from ganforge.evaluation.stamp import Stamp, versions
 
 HIGH_QUALITY_STDS = 3.0
 
@@ -32,6 +36,12 @@ class MixtureEvaluator(Evaluator):
     """
 
     name = "mixture"
+    figures: Mapping[str, Better] = {
+        "modes_covered": "higher",
+        "high_quality": "higher",
+        "reverse_kl": "lower",
+        "class_consistency": "higher",
+    }
     monitor = "reverse_kl"
 
     def __init__(self, num_samples: int = 2500, final_num_samples: int = 2500) -> None:
@@ -39,7 +49,12 @@ class MixtureEvaluator(Evaluator):
         self.final_num_samples = final_num_samples
         self._reference: dict[str, Any] = {}
 
-    def prepare(self, data: RealData | None, device: torch.device | str) -> None:
+    def prepare(
+        self,
+        data: RealData | KnownStatistics | None,
+        device: torch.device | str,
+        held_out: RealData | None = None,
+    ) -> None:
         if data is None:
             return
         if not hasattr(data, "centres") or not hasattr(data, "std"):
@@ -47,6 +62,7 @@ class MixtureEvaluator(Evaluator):
                 f"metrics=mixture needs data with known modes, such as data=gaussian_ring, not {data.name}; "
                 "choose metrics=inception, metrics=domain or metrics=digits for images, or metrics=none."
             )
+        assert not isinstance(data, KnownStatistics)
         mixture = cast(Mixture, data)
         self._reference = {
             "centres": mixture.centres.detach().cpu().double(),
@@ -56,12 +72,18 @@ class MixtureEvaluator(Evaluator):
             "classifies": data.num_classes == len(mixture.centres),
         }
 
-    def evaluate(self, batches: Iterable[tuple[Tensor, Tensor]], *, conditional: bool) -> dict[str, float]:
+    def evaluate(
+        self, batches: Batches, *, conditional: bool, model: Model | None = None
+    ) -> dict[str, float]:
         if not self._reference:
             raise ValueError(
-                "there are no modes to compare with: give data=..., or a checkpoint that holds them."
+                "there are no modes to compare with: give real=..., or a checkpoint that holds them"
             )
-        pairs = [(samples.detach().cpu().double(), labels.cpu()) for samples, labels in batches]
+        ranks = Ranks.current()
+        pairs = ranks.gather([(samples.detach().cpu().double(), labels.cpu()) for samples, labels in batches])
+        return ranks.from_first(self._score(pairs, conditional) if ranks.rank == 0 else None)
+
+    def _score(self, pairs: list[tuple[Tensor, Tensor]], conditional: bool) -> dict[str, float]:
         if not pairs:
             raise ValueError("there are no samples to evaluate")
         samples = torch.cat([pair[0] for pair in pairs])
@@ -91,19 +113,20 @@ class MixtureEvaluator(Evaluator):
         if not self._reference:  # data that is there goes before what a checkpoint remembers of it
             self._reference = {key: value for key, value in state.items() if key != "name"}
 
-    def stamp(self) -> dict[str, str | int | float]:
-        stamp: dict[str, str | int | float] = {
-            "evaluator": self.name,
-            "comparable_with_papers": self.comparable_with_papers,
-            "high_quality_stds": HIGH_QUALITY_STDS,
-        }
+    def stamp(self) -> Stamp:
+        real = {}
         if self._reference:
-            stamp |= {
-                "real_source": self._reference["source"],
-                "real_fingerprint": self._reference["fingerprint"],
-                "real_modes": len(self._reference["centres"]),
+            real = {
+                "name": self._reference["source"],
+                "fingerprint": self._reference["fingerprint"],
+                "modes": len(self._reference["centres"]),
             }
-        return stamp
+        return {
+            "extractor": {"name": self.name, "comparable_with_papers": self.comparable_with_papers},
+            "metrics": {"mixture": {"high_quality_stds": HIGH_QUALITY_STDS}},
+            "real": real,
+            "versions": versions(),
+        }
 
 
 def mode_figures(samples: Tensor, centres: Tensor, std: float) -> dict[str, float]:

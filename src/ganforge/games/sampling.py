@@ -1,14 +1,23 @@
-"""Samples in any number from a game: batch by batch, the same for the same seed whatever the device."""
+"""Samples in any number from a game: batch by batch, the same for the same seed whatever the device and process."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ganforge.draws import Draws
 from ganforge.games.game import Game
+
+BatchNormMode = Literal["running", "standing", "batch"]
+STANDING_BATCHES = 100
+
+Sampler = Callable[[Draws, Tensor], Tensor]
+"""A batch's random numbers and labels int64 (b,) -> samples float32 (b, ...)."""
 
 
 def proportional_labels(class_counts: Sequence[int], n: int) -> Tensor:
@@ -28,20 +37,118 @@ def proportional_labels(class_counts: Sequence[int], n: int) -> Tensor:
     return labels[torch.arange(n) * stride % n]
 
 
+def sampler(game: Game, generator_side: nn.Module) -> Sampler:
+    """The game's samples from these weights."""
+    return lambda draws, labels: game.sample(draws, labels, generator_side)
+
+
 @torch.no_grad()
 def generate(
-    game: Game,
-    generator_side: nn.Module,
+    sample: Sampler,
     labels: Tensor,
     *,
     seed: int,
     batch_size: int,
     device: torch.device | str = "cpu",
+    truncation: float | None = None,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Pairs (samples float32 (b, ...), labels int64 (b,)), in the order of `labels`.
 
     Batch k draws its noise from (seed, k): the samples depend on the seed, the labels and the batch size alone.
+
+    Args:
+        sample: what makes one batch, for labels on `device`.
+        truncation: bound of |z|; numbers beyond it are drawn anew (Brock et al. 2019, section 3.1).
+        rank, ranks: of `ranks` processes this one makes every `ranks`-th batch from number `rank`.
     """
     for k, chunk in enumerate(torch.split(labels, batch_size)):
-        chunk = chunk.to(device)
-        yield game.sample(Draws(seed, f"generate/{k}"), chunk, generator_side), chunk
+        if k % ranks == rank:
+            chunk = chunk.to(device)
+            draws = Draws(seed, f"generate/{k}", truncation=truncation)
+            yield sample(draws, chunk), chunk
+
+
+@torch.no_grad()
+def with_batch_norm(
+    game: Game, generator_side: nn.Module, mode: BatchNormMode, class_counts: Sequence[int], batch_size: int
+) -> nn.Module:
+    """The generator side with its batch norm in another mode; itself where there is none, or for `running`.
+
+    running: means and variances as training averaged them.
+    standing: the same for these weights alone, averaged over 100 fresh batches (Brock et al. 2019, section 4).
+    batch: those of each batch of samples; a sample then depends on the others of its batch.
+
+    Raises:
+        ValueError: another mode.
+    """
+    if mode not in get_args(BatchNormMode):
+        raise ValueError(f"batch_norm={mode} is not known: it can be {', '.join(get_args(BatchNormMode))}")
+    norms = batch_norms(generator_side)
+    if mode == "running" or not norms:
+        return generator_side
+    side = copy.deepcopy(generator_side).eval()
+    norms = batch_norms(side)
+    if mode == "batch":
+        for norm in norms:
+            norm.track_running_stats = False
+            norm.running_mean = norm.running_var = None
+        return side
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain average
+        norm.train()
+    device = next(side.parameters()).device
+    for k in range(STANDING_BATCHES):
+        labels = proportional_labels(class_counts, batch_size).to(device)
+        game.sample(Draws(0, f"standing/{k}"), labels, side)
+    return side.eval()
+
+
+def batch_norms(module: nn.Module) -> list[Any]:
+    """The batch-norm layers that keep running statistics."""
+    return [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+
+
+class GameModel:
+    """A game's generator and discriminator as the metrics of models ask for them.
+
+    Args:
+        game: whose `discriminator_side` takes images and labels.
+        generator_side: the weights to use, `(z, labels) -> images`.
+        num_classes: of the game; 0 for an unconditional one.
+        device: where both are.
+    """
+
+    def __init__(
+        self, game: Game, generator_side: nn.Module, num_classes: int, device: torch.device | str
+    ) -> None:
+        self.game = game
+        self.generator_side = generator_side
+        self.num_classes = num_classes
+        self.device = torch.device(device)
+        self.latent_dim = int(getattr(generator_side, "latent_dim", 0))
+
+    @torch.no_grad()
+    def generate(self, z: Tensor, labels: Tensor) -> Tensor:
+        images: Tensor = self.generator_side(z.to(self.device), labels.to(self.device))
+        return images.float()
+
+    @torch.no_grad()
+    def discriminator_features(self, images: Tensor, labels: Tensor) -> Tensor | None:
+        """What enters the last linear or convolutional layer that the discriminator calls, flat: (B, D)."""
+        side = self.game.discriminator_side
+        seen: list[Tensor] = []
+        layers = [m for m in side.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+        hooks = [m.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for m in layers]
+        modes = [(module, module.training) for module in side.modules()]
+        try:
+            side.eval()
+            side(images.to(self.device), labels.to(self.device))
+        finally:
+            for hook in hooks:
+                hook.remove()
+            for module, mode in modes:
+                module.training = mode
+        return seen[-1].flatten(1).float() if seen else None

@@ -7,7 +7,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ganforge.evaluation.evaluator import Evaluator
 from ganforge.training.loggers.logger import Loggers
+from ganforge.training.stopping import Stopping
 
 log = logging.getLogger("ganforge")
 
@@ -35,10 +36,15 @@ class Run:
         seed: the run's seed.
         config: the resolved configuration as plain data; it travels in every checkpoint.
         real_points: some real samples of 2-D data, float (N, 2), to draw behind the generated ones.
-        scores: the last evaluation's figures.
+        stopping: when the run ends before its total.
+        scores: the figures of the last evaluation with few samples, which curves and best weights go by.
         scored_at: images seen when they were made; -1 before the first.
-        best: the best figures so far, by the evaluator's monitored score.
+        final_scores: the figures of the evaluation with many samples that ended the run.
+        best: the best figures so far, by the monitored one.
+        kept: monitored value and kimg of the checkpoints kept as best, best first.
+        protocols: the protocols of evaluations, by id, in the order in which the run used them.
         paused_seconds: time spent on pictures, evaluation and checkpoints since the last log line.
+        ended_because: why the run ends before its total, by a target or for want of patience; None while it goes on.
         stop_signal: the signal that asked the run to stop, if one did.
     """
 
@@ -51,18 +57,65 @@ class Run:
     seed: int = 0
     config: dict[str, Any] = field(default_factory=dict)
     real_points: Tensor | None = None
+    stopping: Stopping | None = None
     scores: dict[str, float] = field(default_factory=dict)
     scored_at: int = -1
+    final_scores: dict[str, float] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
+    kept: list[tuple[float, float]] = field(default_factory=list)
+    protocols: list[str] = field(default_factory=list)
     paused_seconds: float = 0.0
+    ended_because: str | None = None
     stop_signal: signal.Signals | None = None
+    _seconds_before: float = 0.0
+    _started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time of the run up to now, over all its starts."""
+        return self._seconds_before + time.perf_counter() - self._started
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the run, as plain data."""
+        return {
+            "config": self.config,
+            "run": self.folder.name,
+            "class_counts": list(self.class_counts),
+            "class_names": list(self.class_names),
+            "scores": dict(self.scores),
+            "final_scores": dict(self.final_scores),
+            "best": dict(self.best),
+            "kept": [list(pair) for pair in self.kept],
+            "protocols": list(self.protocols),
+            "seconds": self.seconds,
+            "ended_because": self.ended_because,
+            "stopping": self.stopping.state() if self.stopping else {},
+        }
+
+    def restore(self, state: Mapping[str, Any], *, same_scores: bool) -> None:
+        """Take what `state` gave.
+
+        Args:
+            same_scores: whether this process scores as that one did; else its scores compare with nothing here.
+        """
+        self._seconds_before = state["seconds"]
+        self.protocols = list(state["protocols"])
+        if same_scores:
+            self.scores, self.best = dict(state["scores"]), dict(state["best"])
+            self.kept = [(value, kimg) for value, kimg in state["kept"]]
+            if self.stopping and state["stopping"]:
+                self.stopping.load_state(state["stopping"])
+
+    def finishes(self, images_seen: int) -> bool:
+        """Whether the round that ended at `images_seen` is the run's last one."""
+        return self.reached_total(images_seen) or self.ended_because is not None
 
     def reached_total(self, images_seen: int) -> bool:
         return images_seen >= self.total_images
 
     def ends(self, images_seen: int) -> bool:
         """Whether the round that ended at `images_seen` is this process's last one."""
-        return self.reached_total(images_seen) or self.stop_signal is not None
+        return self.finishes(images_seen) or self.stop_signal is not None
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Keeps the run: last.ckpt each n kimg and at the end, best.ckpt by score."""
+"""Keeps the run: last.ckpt each n kimg and at the end, the best ones by score."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from lightning import LightningModule, Trainer
 from ganforge.training.callbacks.periodic import Periodic, module_and_run
 from ganforge.training.module import AdversarialModule
 from ganforge.training.run import Run
+from ganforge.training.stopping import is_better
 
 log = logging.getLogger("ganforge")
 
@@ -22,12 +23,24 @@ class Checkpoint(Periodic):
 
     Args:
         every_kimg: period of last.ckpt.
-        monitor: the score that best.ckpt is kept by, smaller being better; None takes the evaluator's own.
+        monitor: the score that the best are kept by, in its better direction; None takes the evaluator's own.
+        best_k: how many of the best to keep. best.ckpt is the best; of several each has a file named after its kimg.
     """
 
-    def __init__(self, every_kimg: float = 10.0, monitor: str | None = None) -> None:
+    def __init__(self, every_kimg: float = 10.0, monitor: str | None = None, best_k: int = 1) -> None:
         super().__init__(every_kimg)
+        if best_k < 0:
+            raise ValueError(f"best_k={best_k} must be at least 0 (0: keep last.ckpt only)")
         self.monitor = monitor
+        self.best_k = best_k
+
+    def check(self, run: Run) -> None:
+        sided = [name for name, better in run.evaluator.figures.items() if better != "neither"]
+        if self.monitor is not None and self.monitor not in sided:
+            raise ValueError(
+                f"callbacks.checkpoint.monitor={self.monitor} is no figure to keep the best by; "
+                f"it can be {', '.join(sided)}"
+            )
 
     def act(self, trainer: Trainer, module: AdversarialModule, run: Run) -> None:
         self._save(trainer, module, run, "last.ckpt")
@@ -36,18 +49,31 @@ class Checkpoint(Periodic):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         module, run = module_and_run(pl_module)
-        if run.scored_at == module.images_seen:
-            self._keep_best(trainer, module, run)
+        if run.scored_at == module.images_seen and self.best_k:
+            self._keep_if_good(trainer, module, run)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
-    def _keep_best(self, trainer: Trainer, module: AdversarialModule, run: Run) -> None:
+    def _keep_if_good(self, trainer: Trainer, module: AdversarialModule, run: Run) -> None:
         monitor = self.monitor or run.evaluator.monitor
-        if not run.scores.get(monitor, math.nan) < run.best.get(monitor, math.inf):
+        value, better = run.scores.get(monitor, math.nan), run.evaluator.figures.get(monitor, "neither")
+        if math.isnan(value) or better == "neither":
             return
-        run.best = {**run.scores, "kimg": module.kimg}
-        run.loggers.summary({f"best/{name}": value for name, value in run.best.items()})
+        place = sum(not is_better(better, value, kept) for kept, _ in run.kept)
+        if place >= self.best_k:
+            return
+        run.kept.insert(place, (value, module.kimg))
+        dropped = run.kept[self.best_k :]
+        del run.kept[self.best_k :]
+        if place == 0:
+            run.best = {**run.scores, "kimg": module.kimg}
+            run.loggers.summary({f"best/{name}": value for name, value in run.best.items()})
         with run.pause():
-            self._save(trainer, module, run, "best.ckpt")
+            if place == 0:
+                self._save(trainer, module, run, "best.ckpt")
+            if self.best_k > 1:
+                self._save(trainer, module, run, _name(module.kimg))
+        for _, kimg in dropped:
+            (run.folder / "checkpoints" / _name(kimg)).unlink(missing_ok=True)
 
     def _save(self, trainer: Trainer, module: AdversarialModule, run: Run, name: str) -> None:
         module.check_finite()
@@ -60,16 +86,9 @@ class Checkpoint(Periodic):
                 raise
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        run = pl_module.run
-        checkpoint["ganforge"] = {
-            "config": run.config,
-            "run": run.folder.name,
-            "class_counts": list(run.class_counts),
-            "class_names": list(run.class_names),
-            "scores": dict(run.scores),
-            "best": dict(run.best),
-        }
+        checkpoint["ganforge"] = pl_module.run.state()
+        checkpoint["evaluator"] = pl_module.run.evaluator.state()
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        pl_module.run.scores = dict(checkpoint["ganforge"]["scores"])
-        pl_module.run.best = dict(checkpoint["ganforge"]["best"])
+
+def _name(kimg: float) -> str:
+    return f"best_{kimg:010.3f}_kimg.ckpt"

@@ -9,8 +9,12 @@ from typing import Any
 
 from lightning import Trainer
 
-from ganforge.games.sampling import generate, proportional_labels
+from ganforge.evaluation.evaluator import NonFiniteSamplesError
+from ganforge.evaluation.ranks import Ranks
+from ganforge.evaluation.stamp import Stamp, protocol
+from ganforge.games.sampling import GameModel, batch_norms, generate, proportional_labels, sampler
 from ganforge.training.callbacks.periodic import Periodic
+from ganforge.training.meter import NonFiniteLossError
 from ganforge.training.module import AdversarialModule
 from ganforge.training.run import Run, crossed
 
@@ -18,9 +22,12 @@ log = logging.getLogger("ganforge")
 
 
 class Evaluation(Periodic):
-    """Logs `val/<metric>` of samples whose labels have the data's class frequencies, and what made the figures.
+    """Logs `val/<figure>` of samples whose labels have the data's class frequencies, and what made them.
 
-    The last ones lie in the run's scores.json as well.
+    At the end comes one more evaluation, `final/<figure>`, with `final_num_samples`: another number of samples is
+    another protocol, and two protocols do not share a curve. A run that is resumed with other metrics goes on in
+    `val_2/`. The final figures lie in the run's scores.json as well. Each evaluation asks whether the run has seen
+    enough.
 
     Args:
         every_kimg: period; 0 for the end only.
@@ -37,32 +44,82 @@ class Evaluation(Periodic):
         return crossed(self.every_kimg, before, module.images_seen) or run.reached_total(module.images_seen)
 
     def act(self, trainer: Trainer, module: AdversarialModule, run: Run) -> None:
-        final = run.reached_total(module.images_seen)
-        number = run.evaluator.final_num_samples if final else run.evaluator.num_samples
-        if number == 0:
+        few, many = run.evaluator.num_samples, run.evaluator.final_num_samples
+        if few == 0:
             return
+        module.check_finite()
+        run.scores, stamp = self._score(module, run, few)
+        run.scored_at = module.images_seen
+        curve = _curve(run, stamp)
+        run.loggers.metrics({f"{curve}/{k}": value for k, value in run.scores.items()}, module.images_seen)
+        run.loggers.summary({f"last/{name}": value for name, value in run.scores.items()})
+        if run.stopping is not None:
+            run.ended_because = run.stopping.reason(run.scores, module.kimg)
+        if run.ended_because is not None:
+            log.info("%s after %.0f s: the run ends at %g kimg", run.ended_because, run.seconds, module.kimg)
+        made_by, run.final_scores = stamp, run.scores
+        if run.finishes(module.images_seen):
+            if many != few:
+                run.final_scores, made_by = self._score(module, run, many)
+                run.loggers.metrics(
+                    {f"final/{name}": value for name, value in run.final_scores.items()}, module.images_seen
+                )
+            self._conclude(module, run, made_by)
+        result: dict[str, Any] = {"scores": run.final_scores, "made_by": made_by}
+        if run.ended_because is not None:
+            result["stopped"] = _stopped(module, run)
+        _write(run.folder / "scores.json", result)
+
+    def _score(self, module: AdversarialModule, run: Run, number: int) -> tuple[dict[str, float], Stamp]:
         labels = proportional_labels(run.class_counts, number)
+        ranks = Ranks.current()
         batches = generate(
-            module.game,
-            module.ema.average,
+            sampler(module.game, module.ema.average),
             labels,
             seed=run.seed,
             batch_size=self.batch_size,
             device=module.device,
+            rank=ranks.rank,
+            ranks=ranks.size,
         )
-        run.scores = run.evaluator.evaluate(batches, conditional=bool(run.class_counts))
-        run.scored_at = module.images_seen
-        run.loggers.metrics({f"val/{name}": value for name, value in run.scores.items()}, module.images_seen)
-        run.loggers.summary({f"last/{name}": value for name, value in run.scores.items()})
-        stamp = {"kimg": module.kimg, "num_samples": number, "seed": run.seed, **run.evaluator.stamp()}
-        run.loggers.summary({f"made_by/{name}": value for name, value in stamp.items()})
-        _write(run.folder / "scores.json", {"scores": run.scores, "made_by": stamp})
+        model = GameModel(module.game, module.ema.average, len(run.class_counts), module.device)
+        try:
+            scores = run.evaluator.evaluate(batches, conditional=bool(run.class_counts), model=model)
+        except NonFiniteSamplesError as error:
+            raise NonFiniteLossError(str(error)) from error
+        stamp = run.evaluator.stamp()
+        stamp["generated"] = {
+            "num_samples": number,
+            "seed": run.seed,
+            "kimg": module.kimg,
+            "labels": "the data's frequencies" if run.class_counts else None,
+            "weights": "ema",
+            "batch_norm": "running" if batch_norms(module.ema.average) else None,
+            "truncation": None,
+        }
+        return scores, {"protocol": protocol(stamp), **stamp}
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        checkpoint["evaluator"] = pl_module.run.evaluator.state()
+    def _conclude(self, module: AdversarialModule, run: Run, stamp: Stamp) -> None:
+        run.loggers.summary({f"final/{name}": value for name, value in run.final_scores.items()})
+        run.loggers.config({"final_evaluation": stamp})
+        if run.ended_because is not None:
+            run.loggers.summary({f"stop/{name}": value for name, value in _stopped(module, run).items()})
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        pl_module.run.evaluator.load_state(checkpoint["evaluator"])
+
+def _stopped(module: AdversarialModule, run: Run) -> dict[str, Any]:
+    """Time to quality: what was reached, after how many images and how long."""
+    return {"reason": run.ended_because, "kimg": module.kimg, "seconds": round(run.seconds, 3)}
+
+
+def _curve(run: Run, stamp: Stamp) -> str:
+    """The name under which figures of this protocol are drawn: another protocol begins another curve."""
+    if stamp["protocol"] not in run.protocols:
+        run.protocols.append(stamp["protocol"])
+        run.loggers.config({"evaluation": stamp})
+    place = run.protocols.index(stamp["protocol"])
+    if place and place == len(run.protocols) - 1 and not run.best:
+        log.warning("scores are made otherwise than before: their curves are val_%d/...", place + 1)
+    return f"val_{place + 1}" if place else "val"
 
 
 def _write(path: Path, scores: dict[str, Any]) -> None:

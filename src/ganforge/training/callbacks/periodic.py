@@ -24,6 +24,9 @@ class Periodic(Callback):
             raise ValueError(f"every_kimg={every_kimg} must be at least 0 (0: at the end only)")
         self.every_kimg = every_kimg
 
+    def check(self, run: Run) -> None:
+        """Raises ValueError, before training starts, for settings that do not fit the run."""
+
     def act(self, trainer: Trainer, module: AdversarialModule, run: Run) -> None:
         raise AssertionError("a periodic callback says what it does")
 

@@ -54,7 +54,7 @@ class Samples(Periodic):
         try:
             folder.mkdir(exist_ok=True)
             save_png(folder / f"{module.kimg:010.3f}_kimg.png", picture)
-            if self.animation is not None and run.reached_total(module.images_seen):
+            if self.animation is not None and run.finishes(module.images_seen):
                 self._animate(folder, run.folder / self.animation, module.kimg)
         except OSError as error:
             log.warning("the sample grid could not be written: %s", error)

@@ -47,6 +47,9 @@ class Logger:
     def summary(self, values: Mapping[str, Any]) -> None:
         """Sets figures that describe the run as a whole."""
 
+    def config(self, values: Mapping[str, Any]) -> None:
+        """Adds to the configuration, nested plain data: how scores are made is known after the start only."""
+
     def finish(self, exit_code: int) -> None:
         """Closes the destination."""
 
@@ -69,6 +72,9 @@ class Loggers:
 
     def summary(self, values: Mapping[str, Any]) -> None:
         self._each(lambda logger: logger.summary(values))
+
+    def config(self, values: Mapping[str, Any]) -> None:
+        self._each(lambda logger: logger.config(values))
 
     def finish(self, exit_code: int) -> None:
         self._each(lambda logger: logger.finish(exit_code))

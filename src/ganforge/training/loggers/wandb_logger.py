@@ -100,6 +100,10 @@ class WandbLogger(Logger):
         if self._run is not None:
             self._run.summary.update(dict(values))
 
+    def config(self, values: Mapping[str, Any]) -> None:
+        if self._run is not None:
+            self._run.config.update(dict(values), allow_val_change=True)
+
     def finish(self, exit_code: int) -> None:
         if self._run is None:
             return

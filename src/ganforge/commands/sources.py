@@ -1,0 +1,227 @@
+"""What either side of a comparison may be: images, a generator, or statistics, recognised by looking at it."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from ganforge.commands import building
+from ganforge.commands.checkpoints import Trained, load_trained
+from ganforge.commands.errors import UserError, user_errors
+from ganforge.datasets.arrays import array
+from ganforge.datasets.image_folder import image_folder
+from ganforge.datasets.samples import TensorSamples
+from ganforge.draws import Draws
+from ganforge.evaluation.evaluator import KnownStatistics, RealData
+from ganforge.evaluation.ranks import Ranks
+from ganforge.evaluation.sample import Model, Statistics
+from ganforge.evaluation.statistics_file import is_statistics_file, read_statistics
+from ganforge.games.sampling import (
+    GameModel,
+    Sampler,
+    batch_norms,
+    generate,
+    proportional_labels,
+    with_batch_norm,
+)
+from ganforge.images import to_uint8
+from ganforge.networks.exported import load_exported
+
+ARRAYS = (".npz", ".npy")
+EXPORTED = (".pt", ".pth", ".ts", ".jit", ".torchscript", ".onnx")
+
+
+@dataclass
+class Generator:
+    """A source that makes as many samples as are asked for.
+
+    Attributes:
+        name: of the file.
+        sample: makes a batch.
+        class_counts: in whose proportions labels are asked for; empty for an unconditional generator.
+        device: where it runs.
+        truncation: bound of |z|.
+        model: for the metrics of models.
+        facts: for the stamp.
+    """
+
+    name: str
+    sample: Sampler
+    class_counts: Sequence[int]
+    device: torch.device
+    truncation: float | None
+    model: Model
+    facts: dict[str, Any]
+
+    def batches(
+        self, number: int, *, seed: int, batch_size: int, what: str
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's share of `number` samples with their labels, under a progress bar."""
+        ranks = Ranks.current()
+        made = generate(
+            self.sample,
+            proportional_labels(self.class_counts, number),
+            seed=seed,
+            batch_size=batch_size,
+            device=self.device,
+            truncation=self.truncation,
+            rank=ranks.rank,
+            ranks=ranks.size,
+        )
+        total = -(-number // batch_size)
+        mine = len(range(ranks.rank, total, ranks.size))
+        console = Console(file=sys.stderr, quiet=ranks.rank > 0)
+        yield from track(made, what, total=mine, transient=True, console=console)
+
+    def as_data(self, number: int, *, seed: int, batch_size: int) -> TensorSamples:
+        """`number` samples as a data set, in memory."""
+        pairs = list(
+            generate(
+                self.sample,
+                proportional_labels(self.class_counts, number),
+                seed=seed,
+                batch_size=batch_size,
+                device=self.device,
+                truncation=self.truncation,
+            )
+        )
+        samples = torch.cat([samples.cpu() for samples, _ in pairs])
+        return TensorSamples(
+            self.name,
+            to_uint8(samples) if samples.ndim == 4 else samples,
+            torch.cat([labels.cpu() for _, labels in pairs]),
+            num_classes=len(self.class_counts),
+        )
+
+
+Source = RealData | KnownStatistics | Generator
+
+
+def open_source(
+    key: str, value: Any, settings: Mapping[str, Any], device: torch.device, class_counts: Sequence[int] = ()
+) -> Source:
+    """What `KEY=VALUE` names.
+
+    Args:
+        key: generated, real or held_out, for messages.
+        value: a path, or the settings of a data set.
+        settings: of the command.
+        device: where generators run.
+        class_counts: labels for a generator that does not bring its own.
+
+    Raises:
+        UserError: nothing that can be used.
+    """
+    if isinstance(value, Mapping):
+        data: RealData = building.build(dict(value), key)
+        return data
+    path = Path(str(value)).expanduser()
+    if not path.exists():
+        raise UserError(
+            f"{key}={value} does not exist, and there is no data set of that name: it can be a folder or ZIP of "
+            "images, a .npz or .npy file, a checkpoint or run's folder, a TorchScript or ONNX generator, or a data set"
+        )
+    with user_errors():
+        if path.suffix == ".ckpt" or (path.is_dir() and _is_run(path)):
+            return checkpoint_generator(
+                load_trained(str(path), ema=settings["ema"], device=device, trust=settings["trust"], key=key),
+                settings,
+            )
+        if path.suffix in EXPORTED:
+            return _exported(path, settings, device, class_counts)
+        if path.suffix == ".npz" and is_statistics_file(path):
+            known = read_statistics(path)
+            return KnownStatistics(path.name, Statistics(known.mu, known.sigma), _sha256(path), known.stamp)
+        if path.suffix in ARRAYS:
+            return array(path, what=key)
+        if path.is_dir() or path.suffix == ".zip":
+            size = settings["image_size"]
+            return image_folder(path, image_size=size, resize="refuse" if size is None else "crop", what=key)
+    raise UserError(
+        f"{key}={value} is no kind of file that is known here: images come in a folder, a .zip, .npz or .npy file, "
+        "generators in .ckpt, .pt or .onnx files, statistics in .npz files"
+    )
+
+
+def checkpoint_generator(trained: Trained, settings: Mapping[str, Any]) -> Generator:
+    """A checkpoint's generator with the settings of sampling."""
+    with user_errors():
+        side = with_batch_norm(
+            trained.game,
+            trained.generator_side,
+            settings["batch_norm"],
+            trained.class_counts,
+            settings["batch_size"],
+        )
+    game = trained.game
+    return Generator(
+        name=trained.path.name,
+        sample=lambda draws, labels: game.sample(draws, labels, side),
+        class_counts=trained.class_counts,
+        device=trained.device,
+        truncation=settings["truncation"],
+        model=GameModel(game, side, len(trained.class_counts), trained.device),
+        facts={
+            "source": f"{trained.path.name} of {trained.run}",
+            "checkpoint_sha256": trained.sha256,
+            "kimg": trained.kimg,
+            "weights": "ema" if settings["ema"] else "raw",
+            "batch_norm": settings["batch_norm"] if batch_norms(trained.generator_side) else None,
+        },
+    )
+
+
+class _ExportedModel:
+    """An exported network as the metrics of models ask for it."""
+
+    def __init__(self, network: Any, device: torch.device) -> None:
+        self.network = network
+        self.latent_dim = int(network.latent_dim)
+        self.num_classes = int(network.num_classes)
+        self.device = device
+
+    @torch.no_grad()
+    def generate(self, z: Tensor, labels: Tensor) -> Tensor:
+        images: Tensor = self.network(z.to(self.device), labels.to(self.device))
+        return images
+
+    def discriminator_features(self, images: Tensor, labels: Tensor) -> Tensor | None:
+        return None
+
+    def sample(self, draws: Draws, labels: Tensor) -> Tensor:
+        return self.generate(draws.normal(len(labels), self.latent_dim), labels)
+
+
+def _exported(
+    path: Path, settings: Mapping[str, Any], device: torch.device, class_counts: Sequence[int]
+) -> Generator:
+    network = load_exported(path, settings["latent_dim"], settings["num_classes"]).to(device)
+    model = _ExportedModel(network, device)
+    counts = class_counts if len(class_counts) == model.num_classes else [1] * model.num_classes
+    return Generator(
+        name=path.name,
+        sample=model.sample,
+        class_counts=counts,
+        device=device,
+        truncation=settings["truncation"],
+        model=model,
+        facts={"source": path.name, "checkpoint_sha256": _sha256(path)},
+    )
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("checkpoints", "config.yaml", "best.ckpt", "last.ckpt"))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

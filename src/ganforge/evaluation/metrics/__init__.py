@@ -1,0 +1,1 @@
+"""One file a metric, each a pure function of two samples."""
