@@ -21,6 +21,8 @@ from typing import Any
 
 import yaml
 
+from ganforge.evaluation.stamp import differences
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -57,6 +59,11 @@ class RunFolder:
         last: dict[str, str] = next((row for row in reversed(rows) if row), {})
         return {name.removeprefix("val/"): float(value) for name, value in last.items()}
 
+    def stamp(self) -> dict[str, Any]:
+        """What made the final scores; {} where nothing says so."""
+        scores_file = self.path / "scores.json"
+        return json.loads(scores_file.read_text())["made_by"] if scores_file.is_file() else {}
+
     def grids(self) -> list[tuple[float, Path]]:
         """The sample grids with their kimg, in order."""
         files = sorted((self.path / "samples").glob("*_kimg.png"))
@@ -89,6 +96,8 @@ def draw_curve(runs: Sequence[RunFolder], metric: str, out: Path) -> None:
     axes.set_ylabel(metric.removeprefix("val/").replace("_", " ").replace("fid", "FID"))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
+    if reasons := incomparable(runs):
+        axes.set_title(f"not comparable: {reasons[0]}", fontsize=8, color="tab:red")
     _save(figure, out)
 
 
@@ -130,7 +139,17 @@ def table(runs: Sequence[RunFolder], metrics: Sequence[str]) -> str:
         cells = [_cell([scores[run][name] for run in members if name in scores[run]]) for name in names]
         seeds = ", ".join(str(run.seed) for run in members)
         lines.append(f"| {experiment} | {seeds} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"\nNot comparable: {reason}" for reason in incomparable(runs))])
+
+
+def incomparable(runs: Sequence[RunFolder]) -> list[str]:
+    """In what the protocols of the runs' scores differ, in words; [] where they compare."""
+    stamps = [(run.path, run.stamp()) for run in runs]
+    return [
+        f"{stamps[0][0]} and {path} differ in {difference}"
+        for path, stamp in stamps[1:]
+        for difference in differences(stamps[0][1], stamp)
+    ]
 
 
 def _cell(values: Sequence[float]) -> str:

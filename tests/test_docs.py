@@ -1,4 +1,4 @@
-"""The documentation holds: its commands compose, its links lead somewhere, and the code of own_parts.md really runs."""
+"""The documentation holds: its commands compose, its links lead somewhere, and its code really runs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 from ganforge.commands import resolvers, schema
 from ganforge.commands.help import COMMANDS, EXAMPLES
 from ganforge.commands.options import config_folder, options
+from ganforge.commands.shorthands import expand
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OWN_PARTS = ROOT / "docs" / "own_parts.md"
+EVALUATING = ROOT / "docs" / "evaluating.md"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -44,7 +46,7 @@ COMMAND_LINES = [pytest.param(page, line, id=f"{page.stem}: {line}") for page, l
 
 @pytest.fixture
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder `my_gan` that own_parts.md describes, made of its code blocks, as the current directory."""
+    """The user's own folder that the pages describe, made of their code blocks, as the current directory."""
     for name, text in own_files().items():
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -52,14 +54,14 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
-    for module in ("my_loss", "my_penalty", "my_model"):
+    for module in ("my_loss", "my_penalty", "my_model", "my_extractor", "my_metric"):
         sys.modules.pop(module, None)
 
 
 def own_files() -> dict[str, str]:
-    """The files that own_parts.md shows: a block whose line before is its name in backticks."""
-    shown = re.findall(r"^`([\w/]+\.(?:py|yaml))`\n\n```\w+\n(.*?)^```$", OWN_PARTS.read_text(), re.M | re.S)
-    return dict(shown)
+    """The files that the pages show: a block whose line before is its name in backticks."""
+    pages = OWN_PARTS.read_text() + EVALUATING.read_text()
+    return dict(re.findall(r"^`([\w/]+\.(?:py|yaml))`\n\n```\w+\n(.*?)^```$", pages, re.M | re.S))
 
 
 def test_there_are_commands_to_check() -> None:
@@ -69,6 +71,8 @@ def test_there_are_commands_to_check() -> None:
         "first_run.md",
         "own_parts.md",
         "own_data.md",
+        "evaluating.md",
+        "metrics.md",
     }
 
 
@@ -102,7 +106,7 @@ def compose(command: str, words: list[str], folder: Path) -> DictConfig:
     resolvers.register()
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return hydra.compose(config_name=command, overrides=overrides)
+        return hydra.compose(config_name=command, overrides=expand(command, overrides))
 
 
 def slug(heading: str) -> str:
@@ -136,12 +140,15 @@ def test_readme_names_every_option() -> None:
     for group, names in options().items():
         if group == "callbacks":
             continue
-        row = re.search(rf"^\| `{group}`.*$", readme, re.MULTILINE)
+        row = re.search(rf"^\| `{group.replace('/', '.')}`.*$", readme, re.MULTILINE)
         assert row, f"the README's table has no row for {group}"
         assert set(names) <= set(re.findall(r"`(\w+)`", row.group(0))), group
 
 
-def run(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def run(
+    *words: str, folder: Path, code: str | None = None, typed: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`ganforge WORDS`, or some Python code, in a process of its own."""
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]),
@@ -150,7 +157,8 @@ def run(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
         "GANFORGE_CACHE": str(folder / "cache"),
     }
     return subprocess.run(
-        [sys.executable, "-m", "ganforge", *words],
+        [sys.executable, *(["-m", "ganforge"] if code is None else ["-c", code]), *words],
+        input=typed,
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -194,3 +202,32 @@ def test_own_parts_named_on_the_command_line_train(own_folder: Path) -> None:
     words = [word for line in lines for word in shlex.split(line)[2:]]
     trained = run("train", *words, "total_kimg=0.1", "metrics=none", "hydra.run.dir=run", folder=own_folder)
     assert trained.returncode == 0, trained.stderr
+
+
+TYPED_IN_TURN = """
+import shlex, sys
+from hydra.core.global_hydra import GlobalHydra
+from ganforge.commands.application import main
+for line in sys.stdin.read().splitlines():
+    GlobalHydra.instance().clear()
+    sys.argv = shlex.split(line)
+    if main():
+        sys.exit(line)
+"""
+SHOWN = re.compile(r"^│ (fid|fid_real_halves|fid_low|kid_mean|brightness) +│ +(\S+) │", re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_guide_to_evaluating_runs_as_written(own_folder: Path) -> None:
+    """The commands on the two folders, but for those with downloads, print what the page shows of them."""
+    made = subprocess.run([sys.executable, "two_folders.py"], cwd=own_folder, timeout=120)
+    assert made.returncode == 0
+    lines = [line for page, line in commands() if page == EVALUATING and "real=real" in line]
+    chosen = [line for line in lines if "inception" not in line and "dinov2" not in line]
+    assert len(chosen) == 8
+    done = run(folder=own_folder, code=TYPED_IN_TURN, typed="\n".join(chosen))
+    assert done.returncode == 0, done.stderr
+    shown = SHOWN.findall(EVALUATING.read_text())
+    printed = {(name, value[:5]) for name, value in SHOWN.findall(done.stdout)}
+    of_a_run = {"1.8402", "0.60184", "0.067025"}
+    assert {(name, value[:5]) for name, value in shown if value not in of_a_run} <= printed

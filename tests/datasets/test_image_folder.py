@@ -212,12 +212,13 @@ def test_refuse_names_the_image_of_another_size(tmp_path, memory_gb, on_corrupt)
     save(tmp_path / "1.png", smooth(8, 12))
     with pytest.raises(
         DataError,
-        match=r"1\.png is 8x12 pixels \(width x height\), not 12x8, and data\.resize=refuse .*"
+        match=r"1\.png is 8x12 pixels \(width x height\), not 12x8, and nothing may be resized.*"
         r"data\.resize=crop, pad or stretch and data\.image_size=SIZE",
     ):
         image_folder(tmp_path, resize="refuse", memory_gb=memory_gb, on_corrupt=on_corrupt)
     with pytest.raises(
-        DataError, match=r"0\.png is 12x8 pixels \(width x height\), not 8x8, and resize=refuse"
+        DataError,
+        match=r"0\.png is 12x8 pixels \(width x height\), not 8x8, and nothing .* image_size=SIZE crops",
     ):
         image_folder(tmp_path, 8, 3, resize="refuse", memory_gb=memory_gb, what="generated")
 

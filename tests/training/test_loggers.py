@@ -165,6 +165,7 @@ def log_a_little(logger: Logger, run: RunInfo) -> None:
     logger.metrics({"kimg": seen / 1000, "train/loss": 1.5}, seen)
     logger.picture("samples", torch.randint(256, (3, 4, 4), dtype=torch.uint8), seen)
     logger.summary({"best/fid": 3.25})
+    logger.config({"evaluation": {"protocol": "0123abcd", "real": {"count": seen}}})
     logger.finish(0)
 
 
@@ -183,6 +184,8 @@ def test_wandb_offline_holds_the_run_and_a_resume_keeps_its_id(wandb: Any, tmp_p
     assert runs[0]["display_name"] == f"experiment/{tmp_path.name}"
     assert set(runs[0]["tags"]) == {"mine", "ours"}
     assert runs[0]["config"]["update"]["loss"] == {"a": 1}
+    stamps = [r["update"]["evaluation"] for r in of_type(records, "config") if "evaluation" in r["update"]]
+    assert stamps[-1] == {"protocol": "0123abcd", "real": {"count": 300}}
     history = sorted(of_type(records, "history"), key=lambda row: row["step"]["num"])
     assert [row["step"]["num"] for row in history] == [100, 300]
     assert [row["item"]["kimg"] for row in history] == [0.1, 0.3]

@@ -95,7 +95,8 @@ def command_help(command: str) -> str:
     return (
         f"ganforge {command}: {COMMANDS[command]}\n\n"
         f"usage: ganforge {command} [KEY=VALUE ...] [-m]\n\n"
-        f"Settings: {OWN_KEYS[command].replace(' ', ', ')}\n\n"
+        + textwrap.fill(f"Settings: {OWN_KEYS[command].replace(' ', ', ')}", 118, subsequent_indent=" " * 10)
+        + "\n\n"
         + (f"Parts (GROUP=OPTION):\n{groups}\n\n" if command != "sample" else "")
         + f"Examples:\n{_examples(EXAMPLES[command])}\n\n"
         f"The grammar is Hydra's: GROUP=OPTION chooses a part, KEY.SUBKEY=VALUE sets a number in it, -m sweeps over\n"

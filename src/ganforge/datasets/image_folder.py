@@ -248,10 +248,14 @@ def _corrupt(files: Files, name: str, error: Exception) -> CorruptImageError:
 
 
 def _wrong_size(files: Files, name: str, found: str, expected: str) -> DataError:
+    size = beside(files.what, "image_size=SIZE")
+    way_out = f"{size} crops all to one size"  # as evaluation reads them
+    if size != "image_size=SIZE":
+        resize = beside(files.what, "resize=crop")
+        way_out = f"{resize}, pad or stretch and {size} make all images one size"
     return DataError(
-        f"{files.root}/{name} is {found} pixels (width x height), not {expected}, and "
-        f"{beside(files.what, 'resize=refuse')} resizes nothing: remove it, or make all images one size with "
-        f"{beside(files.what, 'resize=crop')}, pad or stretch and {beside(files.what, 'image_size=SIZE')}"
+        f"{files.root}/{name} is {found} pixels (width x height), not {expected}, and nothing may be resized: "
+        f"remove it, or {way_out}"
     )
 
 

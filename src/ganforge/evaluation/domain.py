@@ -32,8 +32,8 @@ class Domain(Extractor):
     """64 features and the data's own classes, from a classifier at the images' size, at most 32x32.
 
     It is trained on first use and cached under the data's fingerprint, so that all runs on one data set share
-    it. A tenth of the images (at most 5,000) is held out; the accuracy on them says how far to trust the
-    figures, and is stamped.
+    it; one that a checkpoint brings is kept for other data of as many classes, such as another split. A tenth of
+    the images (at most 5,000) is held out; the accuracy on them says how far to trust the figures, and is stamped.
 
     Args:
         steps: optimizer steps of 128 images; 600 of 32x32 RGB take about 50 seconds of one CPU thread.
@@ -46,6 +46,7 @@ class Domain(Extractor):
         self.network: SmallClassifier | None = None
         self.held_out_accuracy = float("nan")
         self._trained_on = ""
+        self._from_checkpoint = False
 
     @property
     def resize(self) -> str:  # type: ignore[override]
@@ -53,13 +54,13 @@ class Domain(Extractor):
         return f"{size}x{size}, bilinear with antialiasing"
 
     def prepare(self, data: RealData | None, device: torch.device | str, cache: Cache) -> None:
-        if data is not None and self._trained_on != data.fingerprint():
+        if data is not None and not self._serves(data):
             self._check(data)
             self._load_or_train(data, device, cache)
         if self.network is None:
             raise ValueError(
                 "metrics=domain needs the labelled data set, or a checkpoint of a run that used it; "
-                "give data=..., or choose metrics=digits or metrics=inception."
+                "give real=..., or choose metrics=digits or metrics=inception."
             )
         self.network.to(device)
 
@@ -88,6 +89,7 @@ class Domain(Extractor):
         self.network = network.eval().requires_grad_(False)
         self.held_out_accuracy = state["held_out_accuracy"]
         self._trained_on = state["trained_on"]
+        self._from_checkpoint = True
 
     def stamp(self) -> dict[str, str | int | float]:
         return {
@@ -95,6 +97,16 @@ class Domain(Extractor):
             "classifier_held_out_accuracy": self.held_out_accuracy,
             "classifier_version": ARCHITECTURE_VERSION,
         }
+
+    def _serves(self, data: RealData) -> bool:
+        """Whether the network is of this data, or came with a checkpoint and fits it."""
+        if self.network is None:
+            return False
+        fits = (self.network.channels, self.network.classify.out_features) == (
+            data.shape[0],
+            data.num_classes,
+        )
+        return self._trained_on == data.fingerprint() or (self._from_checkpoint and fits)
 
     def _check(self, data: RealData) -> None:
         if data.num_classes < 2:
@@ -135,7 +147,7 @@ class Domain(Extractor):
             self.held_out_accuracy = float(cached.pop("held_out_accuracy"))
             network.load_state_dict(cached)
         self.network = network.eval().requires_grad_(False)
-        self._trained_on = fingerprint
+        self._trained_on, self._from_checkpoint = fingerprint, False
 
     def _train(self, network: SmallClassifier, data: RealData, device: torch.device | str) -> float:
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(SEED))

@@ -266,7 +266,7 @@ class FeatureEvaluator(Evaluator):
             assert self._real is not None
             real = {
                 "name": self._source.name,
-                "count": self._source.count,
+                "count": self._source.count or None,
                 "features": 0 if self._real.features is None else len(self._real.features),
                 "fingerprint": self._source.fingerprint,
             }
@@ -346,7 +346,14 @@ class FeatureEvaluator(Evaluator):
             if ranks.rank == 0 and len(parts) > _FEW_BATCHES:
                 what = f"{self.name}: {data.name}"
                 console = Console(file=sys.stderr)
-                pairs = track(pairs, what, total=len(parts), transient=True, console=console)
+                pairs = track(
+                    pairs,
+                    what,
+                    total=len(parts),
+                    transient=True,
+                    console=console,
+                    disable=not console.is_terminal,
+                )
             sample = _joined(ranks.gather(self._pass(pairs, keep=0)), keep=0)
             made = {"features": sample.features, "logits": sample.logits if logits else None}
             cached = {name: tensor for name, tensor in made.items() if tensor is not None}
@@ -373,6 +380,7 @@ class FeatureEvaluator(Evaluator):
         """This rank's batches through the extractor, with the first `keep` images kept."""
         result: list[_Batch] = []
         kept = seen = wrong = 0
+        want_logits = any("logits" in metric.generated_needs for metric in self.compute.values())
         with exact_float32(self._device):
             for images, labels in batches:
                 images, bad = self._as_files(images)
@@ -383,7 +391,7 @@ class FeatureEvaluator(Evaluator):
                         part.to(self._device, non_blocking=True)
                     )
                     features.append(part_features.cpu())
-                    logits.append(None if part_logits is None else part_logits.cpu())
+                    logits.append(None if part_logits is None or not want_logits else part_logits.cpu())
                 remaining = images[: max(0, keep - kept)].cpu()
                 kept += len(remaining)
                 result.append(_Batch(torch.cat(features), _cat(logits), labels.cpu(), remaining))
@@ -429,19 +437,30 @@ def _default_monitor(figures: Mapping[str, Better]) -> str:
     return next((name for name, better in figures.items() if better != "neither"), "")
 
 
-def _joined(batches: Sequence[_Batch], *, keep: int) -> Sample:
-    """The batches as one sample; an empty one on ranks that gathered nothing."""
+def _joined(batches: list[_Batch], *, keep: int) -> Sample:
+    """The batches, which are used up, as one sample; an empty one on ranks that gathered nothing."""
     if not batches:
         if Ranks.current().rank == 0:
             raise ValueError("there are no images to evaluate")
         return Sample(count=0, features=torch.empty(0, 0))
-    features = torch.cat([batch.features for batch in batches])
     images = _first_images(batches, keep)
+    labels = torch.cat([batch.labels for batch in batches])
+    features = torch.empty(len(labels), batches[0].features.shape[1])
+    first = batches[0].logits
+    logits = None if first is None else torch.empty(len(labels), first.shape[1])
+    start = 0
+    while batches:  # freed one by one: 50,000 x 2,048 features are not held twice
+        part = batches.pop(0)
+        rows = slice(start, start + len(part.features))
+        features[rows] = part.features
+        if logits is not None and part.logits is not None:
+            logits[rows] = part.logits
+        start = rows.stop
     return Sample(
         count=len(features),
         features=features,
-        logits=_cat([batch.logits for batch in batches]),
-        labels=torch.cat([batch.labels for batch in batches]),
+        logits=logits,
+        labels=labels,
         images=None if images is None else images.__getitem__,
         num_images=0 if images is None else len(images),
     )

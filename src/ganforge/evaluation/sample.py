@@ -115,17 +115,31 @@ class Sample:
         return getattr(self, name) is not None
 
 
-def feature_statistics(features: Tensor) -> Statistics:
+def feature_statistics(features: Tensor, rows: Tensor | None = None) -> Statistics:
     """Mean and unbiased covariance of float32 (N, D), N >= 2, in blocks: little more memory than the result.
 
-    The mean is numpy's float32 one and the covariance float64, as torch-fidelity has them.
+    The mean is numpy's float32 one and the covariance float64, as torch-fidelity has them; of chosen rows both are
+    float64.
+
+    Args:
+        rows: int64 (n,), n >= 2: those that count; None for all.
     """
     values = features.numpy()
-    mu = np.mean(values, axis=0)
-    centre = np.mean(values, axis=0, dtype=np.float64)
-    sigma = np.zeros((values.shape[1], values.shape[1]))
-    for start in range(0, len(values), _BLOCK):
-        block = values[start : start + _BLOCK] - centre
+    chosen = None if rows is None else rows.numpy()
+    count = len(values) if chosen is None else len(chosen)
+
+    def blocks() -> Iterator[NDArray[np.float64]]:
+        for start in range(0, count, _BLOCK):
+            part = slice(start, start + _BLOCK)
+            yield (values[part] if chosen is None else values[chosen[part]]).astype(np.float64)
+
+    centre = np.zeros(values.shape[1])
+    for block in blocks():
+        centre += block.sum(axis=0)
+    centre /= count
+    sigma = np.zeros((len(centre), len(centre)))
+    for block in blocks():
+        block -= centre
         sigma += block.T @ block
-    sigma /= len(values) - 1
-    return Statistics(mu, sigma)
+    mu = np.mean(values, axis=0) if chosen is None else centre
+    return Statistics(mu, sigma / (count - 1))

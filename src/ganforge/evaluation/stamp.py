@@ -14,7 +14,7 @@ Stamp = dict[str, Any]
 PACKAGES = ("ganforge", "torch", "torchvision", "torch-fidelity", "torchmetrics", "numpy", "scipy", "pillow")
 
 # What identifies the generated images, but does not make two scores incomparable.
-_IDENTITY = ("source", "seed", "kimg", "checkpoint_sha256", "fingerprint")
+_IDENTITY = ("source", "seed", "seeds", "kimg", "checkpoint_sha256", "fingerprint")
 
 
 def versions() -> dict[str, str]:

@@ -153,7 +153,7 @@ def _fid_of_split(features: Tensor, first: int, stop: int) -> float:
     """FID of rows 0..first of a fixed random order against rows first..stop."""
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(_SEED))
     return frechet_distance(
-        feature_statistics(features[order[:first]]), feature_statistics(features[order[first:stop]])
+        feature_statistics(features, order[:first]), feature_statistics(features, order[first:stop])
     )
 
 
