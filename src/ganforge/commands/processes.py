@@ -17,15 +17,15 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import TCPStore
 from torch.distributed.distributed_c10d import PrefixStore
 
-from ganforge.commands.errors import UserError
+from ganforge.commands.errors import RunFailedError, UserError
 from ganforge.evaluation.ranks import Ranks
 
 log = logging.getLogger("ganforge")
 
 _HOST = "127.0.0.1"
-_TIMEOUT = timedelta(
-    hours=24
-)  # ranks wait for the one that reads or computes; a dead one is noticed otherwise
+# Ranks wait for the one that reads or computes; a dead one is noticed otherwise.
+_TIMEOUT = timedelta(hours=24)
+_PATIENCE_SECONDS = 1.0
 
 
 @contextlib.contextmanager
@@ -36,28 +36,41 @@ def sharing(processes: int) -> Iterator[Ranks]:
 
     Raises:
         UserError: a number that makes no sense.
+        RunFailedError: another process died.
     """
     if processes < 1:
         raise UserError(f"processes={processes} must be at least 1")
-    if "WORLD_SIZE" in os.environ and "RANK" in os.environ:
-        dist.init_process_group("gloo", timeout=_TIMEOUT)
-        others: list[subprocess.Popen[bytes]] = []
-    elif processes == 1:
+    started = "WORLD_SIZE" in os.environ and "RANK" in os.environ
+    if processes == 1 and not started:
         yield Ranks()
         return
-    else:
-        others = _start(processes)
-    ranks = Ranks.current()
-    torch.set_num_threads(max(1, torch.get_num_threads() // ranks.size))
-    if ranks.rank:
-        log.setLevel(logging.CRITICAL)
+    others: list[subprocess.Popen[bytes]] = []
     done = threading.Event()
-    if others:
-        threading.Thread(target=_watch, args=(others, done), daemon=True).start()
     try:
+        if started:
+            threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+            dist.init_process_group("gloo", timeout=_TIMEOUT)
+        else:
+            threading.Thread(target=_watch, args=(others, done), daemon=True).start()
+            _start(processes, others)
+        ranks = Ranks.current()
+        torch.set_num_threads(max(1, torch.get_num_threads() // ranks.size))
+        if torch.cuda.is_available():
+            # device=cuda is then another GPU for each process, as far as there are several.
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        if ranks.rank:
+            log.setLevel(logging.CRITICAL)
         yield ranks
         done.set()
         dist.barrier()
+    except UserError:
+        if started and Ranks.current().rank:
+            time.sleep(_PATIENCE_SECONDS)  # the first rank says it too, and ends this process
+        raise
+    except RuntimeError as error:
+        if message := _death(others, wait_seconds=_PATIENCE_SECONDS):
+            raise RunFailedError(message) from error
+        raise
     finally:
         done.set()
         if sys.exc_info()[0] is not None:
@@ -65,11 +78,12 @@ def sharing(processes: int) -> Iterator[Ranks]:
                 other.terminate()
         for other in others:
             other.wait()
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
-def _start(processes: int) -> list[subprocess.Popen[bytes]]:
-    """Starts this command line once more for every further process, and joins them."""
+def _start(processes: int, others: list[subprocess.Popen[bytes]]) -> None:
+    """Starts this command line once more for every further process, kept in `others`, and joins them."""
     store = TCPStore(_HOST, 0, processes, is_master=True, wait_for_workers=False, timeout=_TIMEOUT)
     common = {
         "WORLD_SIZE": str(processes),
@@ -78,31 +92,42 @@ def _start(processes: int) -> list[subprocess.Popen[bytes]]:
         "TORCHELASTIC_USE_AGENT_STORE": "True",  # the store runs already: rank 0 need not open one
     }
     command = [sys.executable, "-m", "ganforge", *sys.argv[1:]]
-    others = [
-        subprocess.Popen(
-            command,
-            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.DEVNULL,
-        )
-        for rank in range(1, processes)
-    ]
+    for rank in range(1, processes):
+        ranked = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        environment = {**os.environ, **common, **ranked}
+        others.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
     dist.init_process_group(
         "gloo", store=PrefixStore("default_pg", store), rank=0, world_size=processes, timeout=_TIMEOUT
     )
-    return others
 
 
 def _watch(others: list[subprocess.Popen[bytes]], done: threading.Event) -> None:
     """Ends this process when another dies: it would wait for ever for what that one was to give."""
     while not done.wait(0.5):
-        dead = [i for i, other in enumerate(others, start=1) if other.poll() not in (None, 0)]
-        if dead:
-            time.sleep(1)  # an error that all ranks meet is said by this one
+        if message := _death(others):
+            time.sleep(_PATIENCE_SECONDS)  # an error that all ranks meet is said by this one
             if done.is_set():
                 return
             for other in others:
                 other.kill()
-            print(
-                f"ganforge: process {dead[0]} of {len(others) + 1} died; nothing was written", file=sys.stderr
-            )
+            print(f"ganforge: {message}", file=sys.stderr)
             os._exit(1)
+
+
+def _death(others: list[subprocess.Popen[bytes]], wait_seconds: float = 0) -> str:
+    """Which of the others has died, in words; an empty string while none has."""
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        for i, other in enumerate(others, start=1):
+            if other.poll() not in (None, 0):
+                return f"process {i} of {len(others) + 1} died before the end"
+        if not others or time.monotonic() >= deadline:
+            return ""
+        time.sleep(0.05)
+
+
+def _follow(parent: int) -> None:
+    """Ends this process when the one that started it is gone, however that one ended."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
