@@ -41,6 +41,8 @@ def environment(tmp_path: Path) -> dict[str, str]:
 def start(tmp_path: Path, environment: dict[str, str]) -> Iterator[Start]:
     """`python -m WORDS` in a session of its own, of which nothing outlives the test."""
     begun: list[subprocess.Popen[str]] = []
+    # Where the tests run in a shell's background SIGINT is ignored, and children would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def call(*words: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", *words]
@@ -58,6 +60,7 @@ def start(tmp_path: Path, environment: dict[str, str]) -> Iterator[Start]:
         return begun[-1]
 
     yield call
+    signal.signal(signal.SIGINT, before)
     for process in begun:
         for pid in in_session(process.pid):
             os.kill(pid, signal.SIGKILL)

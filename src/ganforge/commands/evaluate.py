@@ -17,8 +17,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from ganforge.commands import building
@@ -27,12 +25,13 @@ from ganforge.commands.configuration import explain, plain
 from ganforge.commands.errors import UserError, user_errors
 from ganforge.commands.processes import sharing
 from ganforge.commands.run_folder import make_folder
+from ganforge.commands.scores import free_file, show
 from ganforge.commands.sources import Generator, Source, checkpoint_generator, open_source
 from ganforge.evaluation.evaluator import Evaluator, KnownStatistics, RealData
 from ganforge.evaluation.fallback import FirstThatWorks
 from ganforge.evaluation.feature_evaluator import FeatureEvaluator
 from ganforge.evaluation.metrics.memorisation import nearest_training_images
-from ganforge.evaluation.stamp import Stamp, protocol
+from ganforge.evaluation.stamp import protocol
 from ganforge.evaluation.statistics_file import write_statistics
 from ganforge.images import grid, save_png
 
@@ -119,9 +118,9 @@ def _evaluate(settings: dict[str, Any], *, first: bool) -> dict[str, float]:
     stamp = {**evaluator.stamp(), "generated": generated}
     stamp = {"protocol": protocol(stamp), **stamp}
     if first:
-        _show(_title(sides), scores, evaluator, stamp)
+        show(_title(sides), scores, evaluator, stamp)
         if settings["out"] is None:
-            out = _free(out, stamp)
+            out = free_file(out, stamp)
         with user_errors():
             out.write_text(json.dumps({"scores": scores, "made_by": stamp}, indent=2) + "\n")
         log.info("written to %s", out)
@@ -259,7 +258,7 @@ def _scores(
         known = isinstance(generated, KnownStatistics)
         facts = {
             "num_samples": None if known else len(generated),  # type: ignore[arg-type]
-            "source": generated.name,
+            "source": " ".join(filter(None, [generated.name, getattr(generated, "split", None)])),
             "fingerprint": generated.fingerprint if known else generated.fingerprint(),  # type: ignore[operator]
         }
         return scores, facts
@@ -341,63 +340,8 @@ def _out(settings: Mapping[str, Any], sides: _Comparison, evaluator: Evaluator) 
     return Path(f"{name}_{evaluator.name}.json")
 
 
-def _free(path: Path, stamp: Stamp) -> Path:
-    """The file, or it with _2, _3, ... at its end: scores made otherwise are never written over."""
-    number = 1
-    while True:
-        candidate = path if number == 1 else path.with_name(f"{path.stem}_{number}.json")
-        try:
-            made_by = json.loads(candidate.read_text())["made_by"]
-        except FileNotFoundError:
-            return candidate
-        except (OSError, ValueError, KeyError, TypeError):
-            made_by = None
-        if made_by == json.loads(json.dumps(stamp)):
-            return candidate
-        number += 1
-
-
 def _title(sides: _Comparison) -> str:
     if sides.trained is not None:
         return f"{sides.trained.path.name} of {sides.trained.run} at {sides.trained.kimg:g} kimg"
     assert sides.generated is not None
     return sides.generated.name
-
-
-ARROWS = {"lower": "↓", "higher": "↑", "neither": ""}
-
-
-def _show(title: str, scores: dict[str, float], evaluator: Evaluator, stamp: Stamp) -> None:
-    """The scores as a table, and under it what made them."""
-    spreads = {name: value for name, value in scores.items() if name.endswith("_over_seeds")}
-    table = Table()
-    table.add_column("figure")
-    table.add_column("value", justify="right")
-    if spreads:
-        table.add_column("± over seeds", justify="right")
-    table.add_column("better")
-    for name, value in scores.items():
-        if name not in spreads:
-            spread = [f"{spreads[f'{name}_over_seeds']:.2g}"] if spreads else []
-            table.add_row(name, f"{value:.5g}", *spread, ARROWS[evaluator.figures.get(name, "neither")])
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(title)
-    console.print(table)
-    note = "comparable with papers" if evaluator.comparable_with_papers else "not comparable with papers"
-    console.print(f"made by the {evaluator.name} extractor: {note}")
-    console.print(f"protocol {stamp['protocol']}; the same figures under another protocol do not compare")
-    for section in ("extractor", "real", "generated", "metrics", "versions"):
-        console.print(f"  {section}: {_words(stamp[section])}", markup=False)
-
-
-def _words(section: Mapping[str, Any]) -> str:
-    """A section of the stamp in a line; hashes shortened."""
-    parts = []
-    for name, value in section.items():
-        if isinstance(value, Mapping):
-            parts.append(f"{name} ({_words(value)})" if value else name)
-        elif isinstance(value, str) and len(value) == 64:
-            parts.append(f"{name} {value[:12]}")
-        elif value is not None:
-            parts.append(f"{name} {value}")
-    return ", ".join(parts)

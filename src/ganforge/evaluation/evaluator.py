@@ -29,6 +29,7 @@ class RealData(Protocol):
     labels: Tensor
     num_classes: int
     class_names: list[str]
+    split: str | None
 
     def __len__(self) -> int: ...
 

@@ -57,6 +57,7 @@ class _Source:
         count: how many images its figures stand for.
         weights_sha256: of the extractor that read it; empty where a file does not say.
         class_names: the names of its classes.
+        split: which part of the data set; None where it has none.
     """
 
     name: str
@@ -64,6 +65,7 @@ class _Source:
     count: int
     weights_sha256: str
     class_names: list[str] = field(default_factory=list)
+    split: str | None = None
 
 
 class FeatureEvaluator(Evaluator):
@@ -264,6 +266,7 @@ class FeatureEvaluator(Evaluator):
             assert self._real is not None
             real = {
                 "name": self._source.name,
+                "split": self._source.split,
                 "count": self._source.count or None,
                 "features": 0 if self._real.features is None else len(self._real.features),
                 "fingerprint": self._source.fingerprint,
@@ -298,7 +301,9 @@ class FeatureEvaluator(Evaluator):
             return
         self._real = self._read(data, logits=False)
         self._real.classifies = self.extractor.classifies(data)
-        self._source = _Source(data.name, fingerprint, len(rows), self._weights_hash, list(data.class_names))
+        self._source = _Source(
+            data.name, fingerprint, len(rows), self._weights_hash, list(data.class_names), data.split
+        )
 
     def _take_statistics(self, known: KnownStatistics) -> None:
         self._check_statistics(known)
