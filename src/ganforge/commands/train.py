@@ -13,7 +13,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from ganforge.commands import building
+from ganforge.commands import building, fast
 from ganforge.commands.checks import (
     STOP_SETTINGS,
     check_conditional,
@@ -67,7 +67,10 @@ def train(config: DictConfig) -> dict[str, float]:
     torch.manual_seed(derive_seed(settings["seed"], "weights"))
     game = building.build(settings["game"], "game")
     check_discriminator(settings, game)
-    module = _module(settings, game, data)
+    device = _device(settings["trainer"])
+    chosen = fast.choose(settings, game, data, device)
+    fast.apply(chosen, game)
+    module = _module(settings, game, data, chosen)
     run = _run(settings, folder, data, conditional)
     callbacks = [c for c in building.build(settings["callbacks"], "callbacks").values() if c]
     state = load_resumed(checkpoint, module, settings) if checkpoint else None
@@ -84,7 +87,7 @@ def train(config: DictConfig) -> dict[str, float]:
             run.restore(state["ganforge"], same_scores=same_scores)
             if same_scores:
                 run.evaluator.load_state(state["evaluator"])
-        run.evaluator.prepare(data, _device(settings["trainer"]))
+        run.evaluator.prepare(data, device)
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         write_config(folder, settings, _overrides(config))
         record_start(folder, command_line(), settings["seed"])
@@ -95,10 +98,12 @@ def train(config: DictConfig) -> dict[str, float]:
         seed=settings["seed"],
         start=lambda: module.images_seen,
         workers=settings["workers"],
+        resident=device if chosen.resident else None,
     )
     _announce(settings, game, data, folder, images_seen)
     info = RunInfo(folder, settings["name"], settings["tags"], settings, images_seen)
-    return _play(module, rounds, run, callbacks, checkpoint, info)
+    trainer_arguments = fast.trainer_arguments(chosen, settings["trainer"])
+    return _play(module, rounds, run, callbacks, checkpoint, info, trainer_arguments)
 
 
 def _run(settings: dict[str, Any], folder: Path, data: Any, conditional: bool) -> Run:
@@ -141,6 +146,7 @@ def _play(
     callbacks: list[Any],
     checkpoint: Path | None,
     info: RunInfo,
+    trainer_arguments: dict[str, Any],
 ) -> dict[str, float]:
     """Trains; whatever happens, loggers are closed and the folder says how the run ended."""
     exit_code = 1
@@ -150,7 +156,7 @@ def _play(
     start = time.perf_counter()
     run.loggers.start(info)
     try:
-        fit(module, rounds, run, callbacks, checkpoint, **run.config["trainer"])
+        fit(module, rounds, run, callbacks, checkpoint, **trainer_arguments)
         exit_code = 0 if run.stop_signal is None else 128 + run.stop_signal
     except NonFiniteLossError as error:
         kept = sorted(path.name for path in (run.folder / "checkpoints").glob("*.ckpt"))
@@ -224,9 +230,13 @@ def _loggers(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: node for name, node in settings.items() if isinstance(node, dict)}
 
 
-def _module(settings: Mapping[str, Any], game: Game, data: Any) -> AdversarialModule:
+def _module(settings: Mapping[str, Any], game: Game, data: Any, chosen: fast.Fast) -> AdversarialModule:
     schedule = building.build(settings["schedule"], "schedule")
     optimizers = building.build(settings["optimizer"], "optimizer")
+    if settings["fast"]["lazy_correction"]:
+        optimizers["discriminator"] = fast.corrected_for_lazy_penalties(
+            optimizers["discriminator"], getattr(game, "penalties", {})
+        )
     for side, optimizer in optimizers.items():
         check_optimizer(side, optimizer)
     players: dict[str, Any] = {
@@ -243,6 +253,7 @@ def _module(settings: Mapping[str, Any], game: Game, data: Any) -> AdversarialMo
             discriminator_steps=settings["discriminator_steps"],
             accumulate=settings["accumulate"],
             flip=data.flip,
+            channels_last=chosen.channels_last,
         )
 
 

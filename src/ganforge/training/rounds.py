@@ -69,6 +69,7 @@ class Rounds(LightningDataModule):
         seed: the run's seed.
         start: returns the number of images already seen.
         workers: processes that decode images of data that is not in memory.
+        resident: the device that all of the data is put on once, as it is; None for a batch at a time.
     """
 
     def __init__(
@@ -80,14 +81,19 @@ class Rounds(LightningDataModule):
         seed: int,
         start: Callable[[], int],
         workers: int = 2,
+        resident: torch.device | None = None,
     ) -> None:
         super().__init__()
+        self.resident = resident
         self.data = data
         self.workers = workers
         self.labels = data.labels if conditional else torch.zeros(len(data), dtype=torch.int64)
         self.indices = RoundIndices(len(data), images_per_round, seed, start)
 
     def train_dataloader(self) -> Iterable[dict[str, Tensor]]:
+        if self.resident is not None:
+            everything = self.data.batch(torch.arange(len(self.data))).to(self.resident)
+            return _ResidentRounds(everything, self.labels.to(self.resident), self.indices)
         if self.data.in_memory:
             return _InMemoryRounds(self.data, self.labels, self.indices)
         labelled: Any = _Labelled(self.data, self.labels)
@@ -107,6 +113,16 @@ class _InMemoryRounds:
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for indices in self.indices:
             yield {"images": self.data.batch(indices), "labels": self.labels[indices]}
+
+
+class _ResidentRounds:
+    def __init__(self, images: Tensor, labels: Tensor, indices: RoundIndices) -> None:
+        self.images, self.labels, self.indices = images, labels, indices
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for indices in self.indices:
+            here = indices.to(self.images.device, non_blocking=True)
+            yield {"images": self.images[here], "labels": self.labels[here]}
 
 
 class _Labelled:
