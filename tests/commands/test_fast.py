@@ -165,5 +165,15 @@ def test_all_leaves_out_what_does_not_fit(weights: Any) -> None:
     weights("batch", *DCGAN, "model.discriminator.norm=batch", "fast.all=true", "fast.bf16=false")
 
 
+def test_settings_for_speed_may_change_when_a_run_goes_on(
+    weights: Any, ganforge: Any, tmp_path: Path
+) -> None:
+    weights("run", *DCGAN)
+    words = ("fast.all=true", "fast.bf16=true", "fast.reuse_fakes=true")
+    outcome = ganforge("train", f"resume={tmp_path / 'run'}", "total_kimg=0.128", *words)
+    assert outcome.code == 0, outcome.err
+    assert load(tmp_path / "run")["clock"] == {"images_seen": 128, "round": 8}
+
+
 def test_help_says_how_to_be_fast(ganforge: Any) -> None:
     assert "fast.all=true" in ganforge("train", "--help").out
