@@ -98,7 +98,7 @@ def command_help(command: str) -> str:
         f"usage: ganforge {command} [KEY=VALUE ...] [-m]\n\n"
         + textwrap.fill(f"Settings: {OWN_KEYS[command].replace(' ', ', ')}", 118, subsequent_indent=" " * 10)
         + (
-            "\nfast.all=true takes every setting for speed that is safe for the device: docs/speed.md"
+            "\n\nfast.all=true takes every setting for speed that is safe for the device: docs/speed.md"
             if fast
             else ""
         )
