@@ -1,10 +1,10 @@
 """Images/s of `ganforge train` beside a lean loop written by hand, with the same networks, data, loss and optimizers.
 
 Both play in one process and one thread, window by window in turn, and what counts is the time that the processor
-works for them: whatever else the machine does meets both. The lean loop
-has what a round cannot do without: no graph through the generator in the discriminator's step, the discriminator
-frozen in the generator's, the moving average in one call; no logging, clock, seeds, checks or checkpoints. ganforge
-trains with its default callbacks and logger=csv; pictures and checkpoints come at the end, as their period is a choice.
+works for them: whatever else the machine does meets both. The lean loop has what a round cannot do without: no graph
+through the generator in the discriminator's step, the discriminator frozen in the generator's, the moving average in
+one call; no logging, clock, seeds, checks or checkpoints. ganforge trains with its default callbacks and logger=csv;
+pictures and checkpoints come at the end, as their period is a choice.
 
 At the end 2,000 rounds of the smallest network show whether memory grows.
 
@@ -69,9 +69,8 @@ class LeanLoop:
 
     def __init__(self, module: AdversarialModule, data: Any) -> None:
         assert isinstance(module.game, Synthesis)
-        game = copy.deepcopy(module.game).to(
-            memory_format=torch.contiguous_format
-        )  # whatever is set for ours
+        game = copy.deepcopy(module.game)
+        game = game.to(memory_format=torch.contiguous_format)  # whatever is set for ours
         self.generator, self.discriminator, self.loss = (
             game.generator_side,
             game.discriminator_side,

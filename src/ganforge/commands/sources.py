@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from ganforge.commands import building
@@ -38,6 +35,7 @@ from ganforge.games.sampling import (
 )
 from ganforge.images import to_uint8
 from ganforge.networks.exported import load_exported
+from ganforge.progress import show_progress
 
 log = logging.getLogger("ganforge")
 
@@ -74,34 +72,13 @@ class Generator:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's share of `number` samples with their labels, under a progress bar."""
         ranks = Ranks.current()
-        made = generate(
-            self.sample,
-            proportional_labels(self.class_counts, number),
-            seed=seed,
-            batch_size=batch_size,
-            device=self.device,
-            truncation=self.truncation,
-            rank=ranks.rank,
-            ranks=ranks.size,
-        )
         total = -(-number // batch_size)
         mine = len(range(ranks.rank, total, ranks.size))
-        console = Console(file=sys.stderr)
-        silent = ranks.rank > 0 or not console.is_terminal
-        yield from track(made, what, total=mine, transient=True, console=console, disable=silent)
+        return show_progress(self._made(number, seed, batch_size, ranks), mine, what)
 
     def as_data(self, number: int, *, seed: int, batch_size: int) -> TensorSamples:
         """`number` samples as a data set, in memory."""
-        pairs = list(
-            generate(
-                self.sample,
-                proportional_labels(self.class_counts, number),
-                seed=seed,
-                batch_size=batch_size,
-                device=self.device,
-                truncation=self.truncation,
-            )
-        )
+        pairs = list(self._made(number, seed, batch_size, Ranks()))
         samples = torch.cat([samples.cpu() for samples, _ in pairs])
         wrong = int((~samples.flatten(1).isfinite().all(dim=1)).sum())
         if wrong:
@@ -112,6 +89,18 @@ class Generator:
             torch.cat([labels.cpu() for _, labels in pairs]),
             class_names=self.class_names,
             num_classes=len(self.class_counts),
+        )
+
+    def _made(self, number: int, seed: int, batch_size: int, ranks: Ranks) -> Iterator[tuple[Tensor, Tensor]]:
+        return generate(
+            self.sample,
+            proportional_labels(self.class_counts, number),
+            seed=seed,
+            batch_size=batch_size,
+            device=self.device,
+            truncation=self.truncation,
+            rank=ranks.rank,
+            ranks=ranks.size,
         )
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from ganforge.datasets.files import Files, beside, open_files
 from ganforge.datasets.folder_labels import Labels, find_labels
 from ganforge.datasets.pictures import MODES, Resize, WrongSizeError, decode, is_grey, open_image
-from ganforge.datasets.progress import show_progress
 from ganforge.datasets.samples import DataError, Samples, TensorSamples
+from ganforge.progress import show_progress
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 CHUNK = 64
@@ -214,9 +214,8 @@ def _decode_all(
         min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
     )
     try:
-        for _ in show_progress(
-            collect(pool.map(decode_chunk, range(0, len(images), CHUNK))), len(images), what
-        ):
+        decoded = collect(pool.map(decode_chunk, range(0, len(images), CHUNK)))
+        for _ in show_progress(decoded, len(images), what, size=int):
             pass
     finally:
         pool.shutdown(cancel_futures=True)
