@@ -14,7 +14,7 @@ SIDES = ("generated", "real", "held_out")
 def expand(command: str, words: Sequence[str]) -> list[str]:
     """The words with our shorthands spelled out.
 
-    stop.fid=20 is a key that is made as it is named; metrics.extractor=digits is metrics=digits;
+    stop.fid=20 is a key that is made as it is named; trainer.fast=true is fast.all=true; metrics.extractor=digits is metrics=digits;
     metrics.compute=[fid,kid] chooses from a group inside a group; and real=cifar10 is data@real=cifar10.
 
     Raises:
@@ -31,6 +31,8 @@ def _expand(command: str, word: str, groups: dict[str, list[str]], *, metrics_na
         return word
     if command == "train" and key.startswith("stop."):
         return f"++{word}"
+    if key == "trainer.fast":
+        return f"fast.all={value}"
     if key == "metrics.extractor" and value.isidentifier():
         return f"metrics={value}"
     if key == "metrics.compute" and not value.startswith("{"):
