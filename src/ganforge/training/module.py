@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ganforge.draws import Draws, derive_seed
+from ganforge.evaluation.ranks import Ranks
 from ganforge.games.game import Batch, Game, Terms, Turn
+from ganforge.games.sampling import batch_norms
 from ganforge.images import to_float
 from ganforge.training.ema import EMA
+from ganforge.training.gradients import average_gradients_
 from ganforge.training.meter import Meter, NonFiniteLossError
 from ganforge.training.rounds import flip_horizontally
 from ganforge.training.run import Run
@@ -41,6 +44,7 @@ class AdversarialModule(LightningModule):
 
     A round is `discriminator_steps` updates of the discriminator side, each on `batch_size` fresh images, and one of
     the generator side. `images_seen` is the clock of everything. All randomness of round k follows from (seed, k).
+    Where several ranks share the batch, all hold the same weights, buffers and optimizer states after every round.
 
     Args:
         game: the rules of play.
@@ -92,6 +96,7 @@ class AdversarialModule(LightningModule):
         self.images_seen = 0
         self.round = 0
         self.meter = Meter()
+        self._running_statistics: list[Tensor] = []
         self._parameters_of = {
             "discriminator": [p for p in game.discriminator_side.parameters() if p.requires_grad],
             "generator": [p for p in game.generator_side.parameters() if p.requires_grad],
@@ -108,14 +113,20 @@ class AdversarialModule(LightningModule):
     def configure_optimizers(self) -> list[Optimizer]:
         return [player.optimizer(self._parameters_of[side]) for side, player in self.players.items()]
 
+    def on_train_start(self) -> None:
+        norms = batch_norms(self.game)
+        self._running_statistics = [t for norm in norms for t in (norm.running_mean, norm.running_var)]
+
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        # Networks that draw from the global generator (dropout) repeat themselves after a resume as well.
-        seed = derive_seed(self.seed, "global", self.round)
+        ranks = Ranks.current()
+        # Networks that draw from the global generator (dropout) repeat themselves after a resume as well; ranks, each
+        # with its own share of the batch, do not repeat one another.
+        seed = derive_seed(self.seed, "global", self.round, *([ranks.rank] if ranks.rank else []))
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
-        turn = Turn(self.images_seen, self.round, Draws(self.seed, self.round))
-        batches = self._micro_batches(batch, turn.draws)
+        turn = Turn(self.images_seen, self.round, Draws(self.seed, self.round, ranks.rank, ranks.size))
+        batches = self._micro_batches(batch, turn.draws, ranks.size)
         steps = [batches[i : i + self.accumulate] for i in range(0, len(batches), self.accumulate)]
         optimizers: Any = self.optimizers()
         discriminator_optimizer, generator_optimizer = optimizers
@@ -151,15 +162,16 @@ class AdversarialModule(LightningModule):
         self.images_seen = checkpoint["clock"]["images_seen"]
         self.round = checkpoint["clock"]["round"]
 
-    def _micro_batches(self, batch: Mapping[str, Tensor], draws: Draws) -> list[Batch]:
-        """The round's micro-batches with images in [-1, 1]: `accumulate` for each discriminator step, in order."""
+    def _micro_batches(self, batch: Mapping[str, Tensor], draws: Draws, ranks: int) -> list[Batch]:
+        """This rank's share of the round's micro-batches: `accumulate` for each discriminator step, in order."""
         images = batch["images"]
         if images.dtype == torch.uint8:
-            images = to_float(images)
+            images = to_float(images).to(self.dtype)
+        size = self.batch_size // self.accumulate // ranks
+        parts = torch.split(images, size)
         if self.flip:
-            images = flip_horizontally(images, draws)
-        size = self.batch_size // self.accumulate
-        pairs = zip(torch.split(images, size), torch.split(batch["labels"], size), strict=True)
+            parts = tuple(flip_horizontally(part, draws) for part in parts)
+        pairs = zip(parts, torch.split(batch["labels"], size), strict=True)
         return [{"images": images, "labels": labels} for images, labels in pairs]
 
     def _update(
@@ -178,6 +190,7 @@ class AdversarialModule(LightningModule):
             terms = terms_of(micro_batch, turn)
             self.meter.add(f"train/{side}/", terms)
             self.manual_backward(torch.stack(list(terms.values())).sum() / len(micro_batches))
+        average_gradients_(parameters, self._running_statistics if side == "generator" else ())
         self._bound_gradient(side, player, parameters, turn.round)
         optimizer.step()
 
