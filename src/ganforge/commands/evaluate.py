@@ -46,8 +46,8 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     """
     settings = plain(config)
     _check(settings)
-    with sharing(settings["processes"]) as ranks:
-        return _evaluate(settings, first=ranks.rank == 0)
+    with sharing(settings["processes"]) as team:
+        return _evaluate(settings, first=team.ranks.rank == 0)
 
 
 @dataclass
