@@ -64,8 +64,8 @@ def is_vectors(data: str) -> bool:
 
 
 def needs_weights(metrics: str) -> bool:
-    """Whether nothing can be scored without Inception's weights."""
-    return "inception" in str(read("metrics", metrics).get("extractor"))
+    """Whether nothing can be scored without the weights of a network made elsewhere."""
+    return "weights_path" in read("metrics", metrics).get("extractor", {})
 
 
 def few_samples(metrics: str, config: Any, prefix: str = "metrics") -> Iterator[str]:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -93,3 +94,35 @@ def test_seeds_are_valid_and_told_apart_by_their_parts() -> None:
     derived = {derive_seed(*p) for p in parts}
     assert len(derived) == len(parts)
     assert all(0 <= seed < 2**63 for seed in derived)
+
+
+@given(seed=seeds, bound=st.floats(0.01, 5))
+def test_truncated_numbers_stay_within_the_bound_and_the_others_as_they_are(seed: int, bound: float) -> None:
+    """Exactly within it as float32 can say it, and at the same places as without a bound."""
+    free, bounded = Draws(seed, 0).normal(500, 3), Draws(seed, 0, truncation=bound).normal(500, 3)
+    assert bounded.dtype == torch.float32
+    assert bounded.abs().max() <= torch.tensor(bound)
+    within = free.abs() <= bound
+    assert torch.equal(bounded[within], free[within])
+    assert (bounded != free).sum() == (~within).sum()
+
+
+@pytest.mark.parametrize("bound", [0.04, 0.5, 1.0, 2.0])
+def test_truncated_numbers_have_the_truncated_normal_distribution(bound: float) -> None:
+    seed = random.randrange(2**32)
+    numbers = Draws(seed, "any", truncation=bound).normal(40_000).double().numpy()
+    statistic = scipy.stats.kstest(numbers, scipy.stats.truncnorm(-bound, bound).cdf).statistic
+    assert statistic < 2.5 / 40_000**0.5, seed  # beyond it once in 100,000 runs
+
+
+@given(seed=seeds, world_size=st.integers(1, 4))
+def test_ranks_share_truncated_numbers_too(seed: int, world_size: int) -> None:
+    ranks = [Draws(seed, 0, rank, world_size, truncation=0.7) for rank in range(world_size)]
+    together = torch.cat([draws.normal(5, 2) for draws in ranks])
+    assert torch.equal(together, Draws(seed, 0, truncation=0.7).normal(5 * world_size, 2))
+
+
+def test_a_bound_that_is_never_met_changes_nothing() -> None:
+    seed = random.randrange(2**32)
+    for bound in (40.0, float("inf")):
+        assert torch.equal(Draws(seed, 0, truncation=bound).normal(1000), Draws(seed, 0).normal(1000))

@@ -67,10 +67,12 @@ def test_evaluate_repeats_the_figures_of_the_end_of_training(trained: Path) -> N
     result = ganforge("evaluate", f"checkpoint={checkpoint}", cwd=trained)
     assert "not comparable with papers" in result.stdout
     written = json.loads((trained / "checkpoints" / "last_digits.json").read_text())
-    at_the_end = json.loads((trained / "scores.json").read_text())["scores"]
-    assert written["scores"] == pytest.approx(at_the_end, rel=1e-6)
-    assert written["made_by"]["checkpoint_sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    assert written["made_by"]["num_samples"] == 1797
+    at_the_end = json.loads((trained / "scores.json").read_text())
+    assert written["scores"] == pytest.approx(at_the_end["scores"], rel=1e-6)
+    generated = written["made_by"]["generated"]
+    assert generated["checkpoint_sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert generated["num_samples"] == 1797
+    assert written["made_by"]["protocol"] == at_the_end["made_by"]["protocol"]
 
 
 def test_each_sample_says_where_it_comes_from(trained: Path) -> None:

@@ -33,6 +33,7 @@ class Images:
         self.shape = tuple(images.shape[1:])
         self.num_classes = num_classes
         self.class_names = [str(k) for k in range(num_classes)]
+        self.split = None
         self.reads = 0
 
     def __len__(self) -> int:

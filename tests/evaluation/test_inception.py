@@ -118,7 +118,7 @@ def test_both_protocols_are_one_where_nothing_is_resized(weights_path, generator
 class TinyImages(torch.utils.data.Dataset):
     """Images in memory, as an evaluator sees a data set and as torch-fidelity does."""
 
-    name, num_classes, class_names = "tiny", 0, ()
+    name, num_classes, class_names, split = "tiny", 0, (), None
 
     def __init__(self, images):
         self.images = images

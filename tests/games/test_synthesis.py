@@ -126,16 +126,34 @@ def test_a_projection_is_no_term_and_acts_after_the_step() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, game.generator_side.parameters(), strict=True))
 
 
-def test_observations_are_the_means_of_what_the_discriminator_said() -> None:
+def test_observations_are_what_the_discriminator_said() -> None:
     game, data, moment = synthesis(), batch(50), turn(seed=fresh_seed())
     game.discriminator_terms(data, moment)
     with torch.no_grad():
         logits = game.discriminator_side(data["images"], data["labels"])
     seen = moment.observations
     assert set(seen) == {"real_logits", "fake_logits", "accuracy_real", "accuracy_fake"}
-    assert not any(value.requires_grad or value.ndim for value in seen.values())
-    torch.testing.assert_close(seen["real_logits"], logits.mean())
-    torch.testing.assert_close(seen["accuracy_real"], (logits > 0).float().mean())
+    assert not any(value.requires_grad for value in seen.values())
+    torch.testing.assert_close(seen["real_logits"], logits)
+    assert torch.equal(seen["accuracy_real"], logits > 0)
+
+
+def test_penalties_are_computed_in_float32_whatever_the_networks_run_in() -> None:
+    game = synthesis(r1=R1(gamma=1.0), orthogonal=Orthogonal(weight=1.0))
+    data, seed = batch(), fresh_seed()
+    exact = game.discriminator_terms(data, turn(seed=seed))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = game.discriminator_terms(data, turn(seed=seed))
+    assert torch.equal(mixed["r1"], exact["r1"])
+    assert torch.equal(mixed["orthogonal"], exact["orthogonal"])
+    assert mixed["adversarial"].dtype == torch.float32
+    assert not torch.equal(mixed["adversarial"], exact["adversarial"])
+
+
+def test_large_observations_are_reduced_at_once() -> None:
+    moment, images = turn(), torch.rand(64, 3, 32, 32)
+    moment.observe("brightness", images)
+    torch.testing.assert_close(moment.observations["brightness"], images.mean())
 
 
 def test_samples_follow_the_draws_and_the_labels() -> None:

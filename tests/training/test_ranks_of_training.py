@@ -59,7 +59,7 @@ def batch_norm_pair() -> tuple[nn.Module, nn.Module]:
     return dcgan.Generator(latent_dim=8, **facts), dcgan.Discriminator(**facts)
 
 
-# name: networks, loss, penalties, bound of the gradients, arguments of the module
+# name: networks, loss, penalties, bound of the gradients, arguments of the module and for speed
 CASES: dict[str, tuple[Callable[[], Any], Any, dict[str, Any], float | None, dict[str, Any]]] = {
     "plain": (plain_pair, NonSaturating(), {}, None, {"flip": True}),
     "r1": (plain_pair, NonSaturating(), {"r1": R1(gamma=1.0, every=2)}, None, {}),
@@ -67,6 +67,7 @@ CASES: dict[str, tuple[Callable[[], Any], Any, dict[str, Any], float | None, dic
     "accumulation": (plain_pair, NonSaturating(), {}, None, {"accumulate": 4, "discriminator_steps": 2}),
     "clipping": (plain_pair, NonSaturating(), {}, 0.1, {}),
     "spectral_norm": (spectral_pair, NonSaturating(), {}, None, {}),
+    "spectral_norm_in_one_pass": (spectral_pair, NonSaturating(), {}, None, {"fused_pass": True}),
     "batch_norm": (batch_norm_pair, NonSaturating(), {}, None, {}),
 }
 
@@ -77,6 +78,8 @@ def played(case: str, ranks: Ranks, folder: str, precision: str) -> dict[str, An
     torch.manual_seed(ranks.rank)  # the ranks have to begin with the first one's weights
     generator, discriminator = pair()
     game = Synthesis(generator, discriminator, loss, penalties)
+    arguments = dict(arguments)
+    game.fused_pass = arguments.pop("fused_pass", False)
     # In float64 rounding is far below the tolerance, and nothing but rounding may differ. Adam makes whole steps of a
     # gradient that is 0 but for rounding; in float32 it is left out.
     optimizer = (
@@ -90,7 +93,7 @@ def played(case: str, ranks: Ranks, folder: str, precision: str) -> dict[str, An
         game, discriminator=player, generator=player, ema=ema, batch_size=BATCH, seed=5, **arguments
     )
     noise = torch.Generator().manual_seed(0)
-    side = 32 if case == "spectral_norm" else 8
+    side = 32 if pair is spectral_pair else 8
     images = torch.randint(256, (37, 1, side, side), dtype=torch.uint8, generator=noise)
     data = TensorSamples("noise", images, torch.randint(3, (37,), generator=noise), num_classes=3)
     run = Run(Path(folder), Loggers({}), NoEvaluation(), total_images=ROUNDS * module.images_per_round)
@@ -331,6 +334,18 @@ def test_stopped_and_resumed_equals_uninterrupted(playing: Any, tmp_path: Path) 
     assert resumed["clock"] == whole["clock"]
     for name, tensor in whole["state_dict"].items():
         assert torch.equal(resumed["state_dict"][name], tensor), name
+
+
+def test_settings_for_speed_on_two_ranks(tmp_path: Path) -> None:
+    words = ["model=dcgan", "model.generator.width=4", "model.discriminator.width=4", "metrics=none"]
+    fast = [f"fast.{name}=true" for name in ("channels_last", "bf16", "resident", "reuse_fakes")]
+    done = ganforge("train", *TINY, *words, *fast, "total_kimg=0.12", "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    trained = state(tmp_path / "run")
+    assert trained["clock"] == {"images_seen": 120, "round": 5}
+    for name, tensor in trained["state_dict"].items():
+        assert tensor.isfinite().all(), name
+        assert tensor.dtype in (torch.float32, torch.int64)
 
 
 def test_each_job_of_a_multirun_has_its_own_ranks(tmp_path: Path) -> None:

@@ -156,6 +156,7 @@ def _explain_missing_option(text: str) -> str:
         return text.splitlines()[0]
     group, _, option = match.group(1).rpartition("/")
     choices = options().get(group, [])
+    group = group.replace("/", ".")  # as it is typed
     return f"there is no {group}={option}: {group} can be {', '.join(choices)}{did_you_mean(option, choices)}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,24 +13,25 @@ from typing import Any
 
 import torch
 from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from ganforge.commands import building
 from ganforge.commands.checkpoints import Trained, choose_device, load_trained
-from ganforge.commands.configuration import plain
+from ganforge.commands.configuration import explain, plain
 from ganforge.commands.errors import UserError, user_errors
-from ganforge.commands.nearest import did_you_mean
-from ganforge.commands.options import options
 from ganforge.commands.processes import sharing
 from ganforge.commands.run_folder import make_folder
+from ganforge.commands.scores import free_file, show
 from ganforge.commands.sources import Generator, Source, checkpoint_generator, open_source
 from ganforge.evaluation.evaluator import Evaluator, KnownStatistics, RealData
+from ganforge.evaluation.fallback import FirstThatWorks
 from ganforge.evaluation.feature_evaluator import FeatureEvaluator
 from ganforge.evaluation.metrics.memorisation import nearest_training_images
-from ganforge.evaluation.stamp import Stamp, protocol
+from ganforge.evaluation.stamp import protocol
 from ganforge.evaluation.statistics_file import write_statistics
 from ganforge.images import grid, save_png
 
@@ -44,9 +46,12 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     Raises:
         UserError: a source, metric or setting that cannot be used.
     """
+    config.model = None  # a network that a data set names; it refers to settings of training
     settings = plain(config)
     _check(settings)
     with sharing(settings["processes"]) as team:
+        if torch.cuda.is_available():
+            team.take_gpu()  # device=cuda is then another one for each process, as far as there are several
         return _evaluate(settings, first=team.ranks.rank == 0)
 
 
@@ -82,6 +87,13 @@ def _check(settings: Mapping[str, Any]) -> None:
         raise UserError(f"truncation={settings['truncation']} must be greater than 0")
     if settings["checkpoint"] is not None and settings["generated"] is not None:
         raise UserError("checkpoint=... and generated=... name the same side: give one of them")
+    for side in ("generated", "real", "held_out"):
+        if settings[side] == "":
+            raise UserError(f"{side}= names nothing; ganforge evaluate --help has examples")
+    if settings["save_stats"] is not None and not settings["save_stats"].endswith(".npz"):
+        raise UserError(f"save_stats={settings['save_stats']}: the name of such a file ends in .npz")
+    if settings["processes"] > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise UserError(f"processes={settings['processes']} cannot share a multirun: leave out -m")
     if settings["checkpoint"] is settings["generated"] is None and not (
         settings["save_stats"] and settings["real"]
     ):
@@ -97,21 +109,28 @@ def _evaluate(settings: dict[str, Any], *, first: bool) -> dict[str, float]:
     if sides.generated is None:
         return {}
     out = _out(settings, sides, evaluator)
+    if out.is_dir():
+        raise UserError(f"out={out} is a folder: it names the JSON file")
     if first:
         make_folder(out.parent, "out")
     with user_errors():
-        scores, generated = _scores(settings, sides.generated, evaluator)
+        scores, generated = _scores(settings, sides, evaluator)
+    if wrong := [name for name, value in scores.items() if not math.isfinite(value)]:
+        raise UserError(f"{', '.join(wrong)}: not a finite number; are the samples finite?")
     stamp = {**evaluator.stamp(), "generated": generated}
     stamp = {"protocol": protocol(stamp), **stamp}
     if first:
-        _show(_title(sides), scores, evaluator, stamp)
+        show(_title(sides), scores, evaluator, stamp)
+        if settings["out"] is None:
+            out = free_file(out, stamp)
         with user_errors():
             out.write_text(json.dumps({"scores": scores, "made_by": stamp}, indent=2) + "\n")
-            log.info("written to %s", out)
-            if settings["neighbours"]:
-                _draw_neighbours(
-                    settings, sides.generated, evaluator, out.with_name(f"{out.stem}_neighbours.png")
-                )
+        log.info("written to %s", out)
+    if settings["neighbours"]:
+        with user_errors():
+            _draw_neighbours(
+                settings, sides.generated, evaluator, out.with_name(f"{out.stem}_neighbours.png"), first=first
+            )
     return scores
 
 
@@ -145,6 +164,17 @@ def _open(settings: dict[str, Any], device: torch.device) -> _Comparison:
                 "has examples"
             )
         real, generated = generated, None
+    if not isinstance(generated, Generator | None) and settings["seeds"] > 1:
+        raise UserError(
+            f"seeds={settings['seeds']} is for generators; {generated.name} holds the samples that it holds: "
+            "bootstrap=200 resamples them"
+        )
+    if not any(isinstance(side, Generator) for side in (generated, real)):
+        for key in ("num_samples", "truncation"):
+            if settings[key] is not None:
+                raise UserError(f"{key}={settings[key]} is for generators, and neither side is one")
+    if settings["neighbours"] and isinstance(generated, KnownStatistics):
+        raise UserError(f"neighbours={settings['neighbours']}: {generated.name} holds no images")
     return _Comparison(generated, real, held_out, trained)
 
 
@@ -164,87 +194,89 @@ def _evaluator(settings: dict[str, Any], sides: _Comparison, device: torch.devic
     evaluator: Evaluator = building.build(asked, "metrics")
     if evaluator.num_samples == 0:
         raise UserError("metrics=none gives no scores: choose some, such as metrics=digits")
+    if settings["neighbours"] and _engine(evaluator) is None:
+        raise UserError(f"neighbours={settings['neighbours']}: metrics={evaluator.name} has no features")
     with user_errors():
         real = sides.real
         if isinstance(real, Generator):
             number = settings["num_samples"] or evaluator.final_num_samples
             real = real.as_data(number, seed=settings["seed"], batch_size=settings["batch_size"])
-        if real is None and trained is not None:
-            if own and trained.evaluator_state and not _wants_images(evaluator):
-                evaluator.load_state(trained.evaluator_state)
-            else:
-                building.refuse_untrusted(trained.config["data"], "data", settings["trust"])
-                real = building.build(trained.config["data"], "data")
+        state = trained.evaluator_state if trained is not None and own else {}
+        evaluator.load_state(state)
+        wants_images = settings["neighbours"] > 0 or _wants_images(evaluator)
+        if real is None and trained is not None and (not state or wants_images):
+            building.refuse_untrusted(trained.config["data"], "data", settings["trust"])
+            real = building.build(trained.config["data"], "data")
         evaluator.prepare(real, device, sides.held_out)
     return evaluator
 
 
+def _engine(evaluator: Evaluator) -> FeatureEvaluator | None:
+    """The evaluator itself, or the one that metrics=auto stays with, where it compares features."""
+    if isinstance(evaluator, FirstThatWorks):
+        evaluator = next(each for each in evaluator.evaluators if each.name == evaluator.name)
+    return evaluator if isinstance(evaluator, FeatureEvaluator) else None
+
+
 def _wants_images(evaluator: Evaluator) -> bool:
-    return isinstance(evaluator, FeatureEvaluator) and evaluator.num_images > 0
+    engine = _engine(evaluator)
+    return engine is not None and engine.num_images > 0
 
 
 def _with_compute(metrics: Any, names: Sequence[str]) -> Any:
     """The metrics' settings with other things to compute, wherever they name some."""
-    known = options()["metrics/compute"]
-    for name in names:
-        if name not in known:
-            raise UserError(
-                f"metrics.compute: there is no {name!r}{did_you_mean(name, known)}; it can be {', '.join(known)}"
-            )
-    chosen = f"metrics/compute=[{','.join(names)}]"
-    compute = plain(compose("evaluate", overrides=["metrics=digits", chosen]))["metrics"]["compute"]
-
-    def replaced(node: Any) -> Any:
-        if isinstance(node, dict):
-            return {k: compute if k == "compute" else replaced(value) for k, value in node.items()}
-        return [replaced(value) for value in node] if isinstance(node, list) else node
-
     if "compute" not in metrics:
         raise UserError("metrics.compute=... has no use here: these metrics compute one thing")
-    return replaced(metrics)
+    chosen = f"metrics/compute=[{','.join(names)}]"
+    try:  # the user's own folders of YAML files are looked at as well
+        compute = plain(compose("evaluate", overrides=["metrics=digits", chosen]))["metrics"]["compute"]
+    except MissingConfigException as error:
+        raise UserError(explain(error, "evaluate")) from error
+    return _replaced(metrics, "compute", compute)
 
 
-def _with_bootstrap(metrics: dict[str, Any], resamples: int) -> dict[str, Any]:
+def _with_bootstrap(metrics: Any, resamples: int) -> Any:
     """The metrics' settings with `bootstrap` in every one that has it."""
-    if "compute" not in metrics:
-        raise UserError("bootstrap=... has no use here: these metrics have no such interval")
-    compute = {
-        name: {**node, "bootstrap": resamples} if "bootstrap" in node else node
-        for name, node in metrics["compute"].items()
-    }
-    return {**metrics, "compute": compute}
+    if not any("bootstrap" in node for node in metrics.get("compute", {}).values()):
+        raise UserError(f"bootstrap={resamples} has no use here: these metrics have no such interval")
+    return _replaced(metrics, "bootstrap", resamples)
+
+
+def _replaced(node: Any, key: str, new: Any) -> Any:
+    """Plain settings with another value wherever the key stands: metrics=auto has the same in several places."""
+    if isinstance(node, dict):
+        return {name: new if name == key else _replaced(value, key, new) for name, value in node.items()}
+    return [_replaced(value, key, new) for value in node] if isinstance(node, list) else node
 
 
 def _scores(
-    settings: Mapping[str, Any], generated: Source, evaluator: Evaluator
+    settings: Mapping[str, Any], sides: _Comparison, evaluator: Evaluator
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """The scores, with standard deviations over seeds where several are asked for; and the stamp's section."""
+    generated = sides.generated
+    assert generated is not None
     if not isinstance(generated, Generator):
-        if settings["seeds"] > 1:
-            raise UserError(
-                "seeds=... is for generators: files hold the samples that they hold; bootstrap=200 resamples them"
-            )
         scores = evaluator.evaluate_data(generated)
         known = isinstance(generated, KnownStatistics)
         facts = {
             "num_samples": None if known else len(generated),  # type: ignore[arg-type]
-            "source": generated.name,
+            "source": " ".join(filter(None, [generated.name, getattr(generated, "split", None)])),
             "fingerprint": generated.fingerprint if known else generated.fingerprint(),  # type: ignore[operator]
         }
         return scores, facts
     number = settings["num_samples"] or evaluator.final_num_samples
     runs = []
+    conditional = len(generated.class_counts) > 0 and _same_classes(generated, sides.real)
     seeds = range(settings["seed"], settings["seed"] + settings["seeds"])
     for seed in seeds:
         what = "evaluating" if len(seeds) == 1 else f"evaluating, seed {seed}"
         batches = generated.batches(number, seed=seed, batch_size=settings["batch_size"], what=what)
-        runs.append(
-            evaluator.evaluate(batches, conditional=len(generated.class_counts) > 0, model=generated.model)
-        )
+        runs.append(evaluator.evaluate(batches, conditional=conditional, model=generated.model))
     scores = runs[0]
     if len(runs) > 1:
-        scores = {name: mean(run[name] for run in runs) for name in runs[0]}
-        scores |= {f"{name}_over_seeds": stdev(run[name] for run in runs) for name in runs[0]}
+        names = [name for name in runs[0] if all(name in run for run in runs)]
+        scores = {name: mean(run[name] for run in runs) for name in names}
+        scores |= {f"{name}_over_seeds": stdev(run[name] for run in runs) for name in names}
     facts = {
         "num_samples": number,
         "seed": settings["seed"],
@@ -252,33 +284,48 @@ def _scores(
         "truncation": generated.truncation,
         **generated.facts,
     }
+    if facts.get("batch_norm") in ("standing", "batch"):
+        facts["batch_size"] = settings["batch_size"]  # then a sample depends on it
     return scores, facts | ({"seeds": len(runs)} if len(runs) > 1 else {})
 
 
+def _same_classes(generated: Generator, real: Source | None) -> bool:
+    """Whether label k means the same on both sides, as far as names tell."""
+    if real is None or isinstance(real, KnownStatistics):
+        return True  # the checkpoint's own data; or no labels to compare with
+    if generated.class_names and real.class_names:
+        return list(generated.class_names) == list(real.class_names)
+    other = len(real.class_counts) if isinstance(real, Generator) else real.num_classes
+    return len(generated.class_counts) == other
+
+
 def _save_statistics(path: Path, evaluator: Evaluator) -> None:
-    if not isinstance(evaluator, FeatureEvaluator):
+    engine = _engine(evaluator)
+    if engine is None:
         raise UserError(f"save_stats={path}: metrics={evaluator.name} has no features to describe")
-    stamp = evaluator.stamp()
+    stamp = engine.stamp()
     make_folder(path.parent, "save_stats")
     with user_errors():
         write_statistics(
-            path, evaluator.real.statistics, {key: stamp[key] for key in ("extractor", "real", "versions")}
+            path, engine.real.statistics, {key: stamp[key] for key in ("extractor", "real", "versions")}
         )
     log.info("mean and covariance of %s: %s", stamp["real"]["name"], path)
 
 
 def _draw_neighbours(
-    settings: Mapping[str, Any], generated: Source, evaluator: Evaluator, path: Path
+    settings: Mapping[str, Any], generated: Source, evaluator: Evaluator, path: Path, *, first: bool
 ) -> None:
     """A picture: in each row a generated image and the real ones nearest to it, by the extractor's features."""
-    if not isinstance(evaluator, FeatureEvaluator) or isinstance(generated, KnownStatistics):
-        raise UserError(f"neighbours={settings['neighbours']} needs images and their features")
+    engine = _engine(evaluator)
+    assert engine is not None
+    assert not isinstance(generated, KnownStatistics)
     if isinstance(generated, Generator):
         number = settings["num_samples"] or evaluator.final_num_samples
         generated = generated.as_data(number, seed=settings["seed"], batch_size=settings["batch_size"])
-    rows: Tensor = nearest_training_images(
-        evaluator.read(generated), evaluator.real, settings["neighbours"], NEAREST
-    )
+    sample = engine.read(generated)  # by all processes together
+    if not first:
+        return
+    rows: Tensor = nearest_training_images(sample, engine.real, settings["neighbours"], NEAREST)
     save_png(path, grid(rows, columns=1 + NEAREST))
     log.info("in each row a generated image, then the real images nearest to it: %s", path)
 
@@ -289,7 +336,10 @@ def _out(settings: Mapping[str, Any], sides: _Comparison, evaluator: Evaluator) 
     if sides.trained is not None:
         return sides.trained.path.with_name(f"{sides.trained.path.stem}_{evaluator.name}.json")
     assert sides.generated is not None
-    return Path(f"{Path(sides.generated.name).stem}_{evaluator.name}.json")
+    name = sides.generated.name
+    if isinstance(sides.generated, Generator | KnownStatistics):  # a file's, with its suffix
+        name = Path(name).stem
+    return Path(f"{name}_{evaluator.name}.json")
 
 
 def _title(sides: _Comparison) -> str:
@@ -297,42 +347,3 @@ def _title(sides: _Comparison) -> str:
         return f"{sides.trained.path.name} of {sides.trained.run} at {sides.trained.kimg:g} kimg"
     assert sides.generated is not None
     return sides.generated.name
-
-
-ARROWS = {"lower": "↓", "higher": "↑", "neither": ""}
-
-
-def _show(title: str, scores: dict[str, float], evaluator: Evaluator, stamp: Stamp) -> None:
-    """The scores as a table, and under it what made them."""
-    spreads = {name: value for name, value in scores.items() if name.endswith("_over_seeds")}
-    table = Table()
-    table.add_column("figure")
-    table.add_column("value", justify="right")
-    if spreads:
-        table.add_column("± over seeds", justify="right")
-    table.add_column("better")
-    for name, value in scores.items():
-        if name not in spreads:
-            spread = [f"{spreads[f'{name}_over_seeds']:.2g}"] if spreads else []
-            table.add_row(name, f"{value:.5g}", *spread, ARROWS[evaluator.figures.get(name, "neither")])
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(title)
-    console.print(table)
-    note = "comparable with papers" if evaluator.comparable_with_papers else "not comparable with papers"
-    console.print(f"made by the {evaluator.name} extractor: {note}")
-    console.print(f"protocol {stamp['protocol']}; scores of another protocol do not compare with these")
-    for section in ("extractor", "real", "generated", "metrics", "versions"):
-        console.print(f"  {section}: {_words(stamp[section])}", markup=False)
-
-
-def _words(section: Mapping[str, Any]) -> str:
-    """A section of the stamp in a line; hashes shortened."""
-    parts = []
-    for name, value in section.items():
-        if isinstance(value, Mapping):
-            parts.append(f"{name} ({_words(value)})" if value else name)
-        elif isinstance(value, str) and len(value) == 64:
-            parts.append(f"{name} {value[:12]}")
-        elif value is not None:
-            parts.append(f"{name} {value}")
-    return ", ".join(parts)

@@ -63,7 +63,7 @@ EXAMPLES = {
 
 OWN_KEYS = {
     "train": "experiment name tags seed total_kimg batch_size conditional discriminator_steps accumulate clip_norm ema "
-    "stop workers resume",
+    "stop workers fast resume",
     "evaluate": "checkpoint generated real held_out num_samples batch_size seed seeds bootstrap ema batch_norm "
     "truncation latent_dim num_classes image_size device processes save_stats neighbours out trust",
     "sample": "checkpoint num out seed labels batch_size ema device trust",
@@ -92,10 +92,16 @@ def overview() -> str:
 def command_help(command: str) -> str:
     """The text of `ganforge COMMAND --help`."""
     groups = _groups() if command == "train" else _groups(only=("metrics", "metrics/compute", "data"))
+    fast = "fast" in OWN_KEYS[command].split()
     return (
         f"ganforge {command}: {COMMANDS[command]}\n\n"
         f"usage: ganforge {command} [KEY=VALUE ...] [-m]\n\n"
         + textwrap.fill(f"Settings: {OWN_KEYS[command].replace(' ', ', ')}", 118, subsequent_indent=" " * 10)
+        + (
+            "\n\nfast.all=true takes every setting for speed that is safe for the device: docs/speed.md"
+            if fast
+            else ""
+        )
         + "\n\n"
         + (f"Parts (GROUP=OPTION):\n{groups}\n\n" if command != "sample" else "")
         + f"Examples:\n{_examples(EXAMPLES[command])}\n\n"

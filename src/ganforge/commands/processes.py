@@ -12,13 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import TCPStore
 from torch.distributed.rendezvous import rendezvous
 
-from ganforge.commands.errors import UserError
+from ganforge.commands.errors import RunFailedError, UserError
 from ganforge.evaluation.ranks import Ranks
 
 log = logging.getLogger("ganforge")
@@ -27,6 +27,7 @@ _HOST = "127.0.0.1"
 _DAY = 24 * 3600.0
 _PARENT = "GANFORGE_FIRST_PROCESS"  # its process id, for those that it started
 _TIMEOUT_KEY, _HERE_KEY = "ganforge/timeout_seconds", "ganforge/here"
+_PATIENCE_SECONDS = 1.0
 
 
 def started_by_torchrun() -> int:
@@ -50,6 +51,12 @@ class Team:
         self.ranks = ranks
         self._others = others
 
+    def take_gpu(self) -> None:
+        """Makes `cuda` another GPU for each process of this machine, as far as there are several."""
+        if self.ranks.size > 1:
+            place = int(os.environ.get("LOCAL_RANK", self.ranks.rank))
+            torch.cuda.set_device(place % torch.cuda.device_count())
+
     def who_died(self, within_seconds: float = 0.0) -> str | None:
         """How one of those that this process started came to a bad end, in words; None where none did."""
         until = time.monotonic() + within_seconds
@@ -62,14 +69,14 @@ class Team:
                         if code < 0
                         else f"ended with exit code {code}"
                     )
-                    return f"process {rank} of {len(self._others) + 1} {how}"
+                    return f"process {rank} of {self.ranks.size} {how}"
             if not self._others or time.monotonic() >= until:
                 return None
             time.sleep(0.05)
 
 
-def _nothing_was_written(who: str) -> None:
-    print(f"ganforge: {who}; nothing was written", file=sys.stderr)
+def _say(who: str) -> None:
+    print(f"ganforge: {who}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -78,8 +85,8 @@ def sharing(
     words: Sequence[str] | None = None,
     *,
     timeout_seconds: float = _DAY,
-    grace_seconds: float = 1.0,
-    on_death: Callable[[str], None] = _nothing_was_written,
+    grace_seconds: float = _PATIENCE_SECONDS,
+    on_death: Callable[[str], None] = _say,
 ) -> Iterator[Team]:
     """This process among `processes`; those beside the first print nothing.
 
@@ -94,42 +101,41 @@ def sharing(
 
     Raises:
         UserError: a number that makes no sense.
+        RunFailedError: another process died, and this one noticed by itself.
     """
     if processes < 1:
         raise UserError(f"processes={processes} must be at least 1")
-    if processes == 1 and started_by_torchrun() == 1:
+    started = started_by_torchrun()
+    if processes == 1 and started == 1:
         yield Team(Ranks())
         return
     done = threading.Event()
     others: list[subprocess.Popen[bytes]] = []
+    team = Team(Ranks(int(os.environ["RANK"]), started) if started > 1 else Ranks(0, processes), others)
     threads = torch.get_num_threads()
     try:
-        if started_by_torchrun() > 1:
-            _end_with_the_first()
-            store, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=_DAY)))
+        if started > 1:
+            threading.Thread(target=_end_with_the_starter, daemon=True).start()
+            store, *_ = next(rendezvous("env://", timeout=timedelta(seconds=_DAY)))
         else:
-            rank, size = 0, processes
-            store = TCPStore(
-                _HOST, 0, size, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=_DAY)
-            )
-            others = _start(processes, store.port, sys.argv[1:] if words is None else words)
-        team = Team(Ranks(rank, size), others)
-        if others:
-            watch = threading.Thread(target=_watch, args=(team, done, grace_seconds, on_death), daemon=True)
-            watch.start()
-        if rank == 0:
-            store.set(_TIMEOUT_KEY, str(timeout_seconds))
-        # A start takes its time: the clock runs from when all are here.
-        store.set(f"{_HERE_KEY}/{rank}", "")
-        store.wait([f"{_HERE_KEY}/{other}" for other in range(size)], timedelta(seconds=_DAY))
-        timeout = timedelta(seconds=float(store.get(_TIMEOUT_KEY)))
-        dist.init_process_group(_backend(), store=store, rank=rank, world_size=size, timeout=timeout)
-        torch.set_num_threads(max(1, threads // size))
-        if rank:
+            watching = (team, done, grace_seconds, on_death)
+            threading.Thread(target=_watch, args=watching, daemon=True).start()
+            store = _start(others, processes, sys.argv[1:] if words is None else words)
+        _meet(store, team.ranks, timeout_seconds)
+        torch.set_num_threads(max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", processes))))
+        if team.ranks.rank:
             log.setLevel(logging.CRITICAL)
         yield team
         done.set()
         dist.barrier()
+    except UserError:
+        if team.ranks.rank:
+            time.sleep(_PATIENCE_SECONDS)  # the first rank says it too, and ends this process
+        raise
+    except RuntimeError as error:
+        if who := team.who_died(within_seconds=_PATIENCE_SECONDS):
+            raise RunFailedError(who) from error
+        raise
     finally:
         done.set()
         _end(others, at_once=sys.exc_info()[0] is not None)
@@ -138,29 +144,40 @@ def sharing(
             dist.destroy_process_group()
 
 
+def _meet(store: Any, ranks: Ranks, timeout_seconds: float) -> None:
+    """Joins the process group, once all are here. A start takes its time: the clock of messages runs from there."""
+    if ranks.rank == 0:
+        store.set(_TIMEOUT_KEY, str(timeout_seconds))
+    store.set(f"{_HERE_KEY}/{ranks.rank}", "")
+    while not store.check([f"{_HERE_KEY}/{other}" for other in range(ranks.size)]):
+        time.sleep(0.05)
+    timeout = timedelta(seconds=float(store.get(_TIMEOUT_KEY)))
+    dist.init_process_group(_backend(), store=store, rank=ranks.rank, world_size=ranks.size, timeout=timeout)
+
+
 def _backend() -> str:
     """gloo for what lies on the CPU, also where there are GPUs: messages about the run wait for no device."""
     return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
 
 
-def _start(processes: int, port: int, words: Sequence[str]) -> list[subprocess.Popen[bytes]]:
-    """Starts `ganforge WORDS` for every process beside this one."""
+def _start(others: list[subprocess.Popen[bytes]], processes: int, words: Sequence[str]) -> Any:
+    """Starts `ganforge WORDS` for every process beside this one, kept in `others`; returns what they meet in."""
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        _HOST, 0, processes, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=_DAY)
+    )
     common = {
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),
         "MASTER_ADDR": _HOST,
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": str(store.port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",  # the store runs already: rank 0 need not open one
         _PARENT: str(os.getpid()),
     }
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", "ganforge", *words],
-            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.DEVNULL,
-        )
-        for rank in range(1, processes)
-    ]
+    command = [sys.executable, "-m", "ganforge", *words]
+    for rank in range(1, processes):
+        environment = {**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        others.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
+    return store
 
 
 def _end(others: Sequence[subprocess.Popen[bytes]], *, at_once: bool) -> None:
@@ -189,14 +206,9 @@ def _watch(team: Team, done: threading.Event, grace_seconds: float, on_death: Ca
             os._exit(1)
 
 
-def _end_with_the_first() -> None:
-    """Ends this process, in a moment, when the one that started it is no more: nobody else would."""
-    parent = int(os.environ.get(_PARENT, 0))
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    if parent:
-        threading.Thread(target=watch, daemon=True).start()
+def _end_with_the_starter() -> None:
+    """Ends this process, in a moment, when the one that started it is gone, however that one ended."""
+    starter = int(os.environ.get(_PARENT, os.getppid()))
+    while os.getppid() == starter:
+        time.sleep(0.5)
+    os._exit(1)

@@ -33,6 +33,7 @@ def resumed_settings(asked: dict[str, Any], folder: Path) -> dict[str, Any]:
     """
     stored, old_overrides = read_config(folder)
     before = plain(_with_facts(compose(config_name="train", overrides=old_overrides), stored))
+    stored.setdefault("fast", before["fast"])  # runs of before there were settings for speed
     settings: dict[str, Any] = _apply_difference(stored, before, {**asked, "resume": None})
     return settings
 

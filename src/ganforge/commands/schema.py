@@ -22,6 +22,19 @@ class ClipNormConfig:
 
 
 @dataclass
+class FastConfig:
+    all: bool = MISSING
+    channels_last: bool | None = None
+    bf16: bool | None = None
+    fused_pass: bool | None = None
+    tf32: bool | None = None
+    resident: bool | None = None
+    compile: bool | None = None
+    reuse_fakes: bool | None = None
+    lazy_correction: bool = MISSING
+
+
+@dataclass
 class TrainConfig:
     name: str = MISSING
     tags: list[str] = field(default_factory=list)
@@ -35,6 +48,7 @@ class TrainConfig:
     ema: EmaConfig = field(default_factory=EmaConfig)
     stop: dict[str, Any] = field(default_factory=dict)
     workers: int = MISSING
+    fast: FastConfig = field(default_factory=FastConfig)
     resume: str | None = None
     num_classes: int = MISSING
     game: Any = MISSING

@@ -31,14 +31,14 @@ def _expand(command: str, word: str, groups: dict[str, list[str]], *, metrics_na
         return word
     if command == "train" and key.startswith("stop."):
         return f"++{word}"
-    if key == "metrics.extractor" and value in groups["metrics"]:
+    if key == "metrics.extractor" and value.isidentifier():
         return f"metrics={value}"
     if key == "metrics.compute" and not value.startswith("{"):
+        if value.isidentifier():
+            value = f"[{value}]"
         # A checkpoint's own metrics are known when it is open: what to compute is then put in their place.
         return (
-            word.removeprefix("metrics.")
-            if command == "evaluate" and not metrics_named
-            else f"metrics/compute={value}"
+            f"compute={value}" if command == "evaluate" and not metrics_named else f"metrics/compute={value}"
         )
     if command == "evaluate" and key in SIDES and value in groups["data"]:
         if Path(value).exists():

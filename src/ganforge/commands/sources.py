@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +18,13 @@ from torch import Tensor
 from ganforge.commands import building
 from ganforge.commands.checkpoints import Trained, load_trained
 from ganforge.commands.errors import UserError, user_errors
+from ganforge.commands.nearest import did_you_mean
+from ganforge.commands.options import options
 from ganforge.datasets.arrays import array
 from ganforge.datasets.image_folder import image_folder
 from ganforge.datasets.samples import TensorSamples
 from ganforge.draws import Draws
-from ganforge.evaluation.evaluator import KnownStatistics, RealData
+from ganforge.evaluation.evaluator import KnownStatistics, NonFiniteSamplesError, RealData
 from ganforge.evaluation.ranks import Ranks
 from ganforge.evaluation.sample import Model, Statistics
 from ganforge.evaluation.statistics_file import is_statistics_file, read_statistics
@@ -36,6 +39,8 @@ from ganforge.games.sampling import (
 from ganforge.images import to_uint8
 from ganforge.networks.exported import load_exported
 
+log = logging.getLogger("ganforge")
+
 ARRAYS = (".npz", ".npy")
 EXPORTED = (".pt", ".pth", ".ts", ".jit", ".torchscript", ".onnx")
 
@@ -48,6 +53,7 @@ class Generator:
         name: of the file.
         sample: makes a batch.
         class_counts: in whose proportions labels are asked for; empty for an unconditional generator.
+        class_names: of the labels; empty where the file does not say.
         device: where it runs.
         truncation: bound of |z|.
         model: for the metrics of models.
@@ -57,6 +63,7 @@ class Generator:
     name: str
     sample: Sampler
     class_counts: Sequence[int]
+    class_names: Sequence[str]
     device: torch.device
     truncation: float | None
     model: Model
@@ -79,8 +86,9 @@ class Generator:
         )
         total = -(-number // batch_size)
         mine = len(range(ranks.rank, total, ranks.size))
-        console = Console(file=sys.stderr, quiet=ranks.rank > 0)
-        yield from track(made, what, total=mine, transient=True, console=console)
+        console = Console(file=sys.stderr)
+        silent = ranks.rank > 0 or not console.is_terminal
+        yield from track(made, what, total=mine, transient=True, console=console, disable=silent)
 
     def as_data(self, number: int, *, seed: int, batch_size: int) -> TensorSamples:
         """`number` samples as a data set, in memory."""
@@ -95,10 +103,14 @@ class Generator:
             )
         )
         samples = torch.cat([samples.cpu() for samples, _ in pairs])
+        wrong = int((~samples.flatten(1).isfinite().all(dim=1)).sum())
+        if wrong:
+            raise NonFiniteSamplesError(f"{wrong} of {number} samples of {self.name} hold NaN or infinity")
         return TensorSamples(
             self.name,
             to_uint8(samples) if samples.ndim == 4 else samples,
             torch.cat([labels.cpu() for _, labels in pairs]),
+            class_names=self.class_names,
             num_classes=len(self.class_counts),
         )
 
@@ -129,6 +141,7 @@ def open_source(
         raise UserError(
             f"{key}={value} does not exist, and there is no data set of that name: it can be a folder or ZIP of "
             "images, a .npz or .npy file, a checkpoint or run's folder, a TorchScript or ONNX generator, or a data set"
+            f"{did_you_mean(str(value), options()['data'])}"
         )
     with user_errors():
         if path.suffix == ".ckpt" or (path.is_dir() and _is_run(path)):
@@ -167,6 +180,7 @@ def checkpoint_generator(trained: Trained, settings: Mapping[str, Any]) -> Gener
         name=trained.path.name,
         sample=lambda draws, labels: game.sample(draws, labels, side),
         class_counts=trained.class_counts,
+        class_names=trained.class_names,
         device=trained.device,
         truncation=settings["truncation"],
         model=GameModel(game, side, len(trained.class_counts), trained.device),
@@ -206,11 +220,14 @@ def _exported(
 ) -> Generator:
     network = load_exported(path, settings["latent_dim"], settings["num_classes"]).to(device)
     model = _ExportedModel(network, device)
+    if network.takes_labels and not model.num_classes:
+        log.warning("%s takes labels, and gets 0 throughout: num_classes=... says how many it knows", path)
     counts = class_counts if len(class_counts) == model.num_classes else [1] * model.num_classes
     return Generator(
         name=path.name,
         sample=model.sample,
         class_counts=counts,
+        class_names=(),
         device=device,
         truncation=settings["truncation"],
         model=model,

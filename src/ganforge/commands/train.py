@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ganforge.commands import building
+from ganforge.commands import building, fast
 from ganforge.commands.checks import (
     STOP_SETTINGS,
     TIMEOUT_SECONDS,
@@ -38,7 +38,6 @@ from ganforge.commands.processes import Team, sharing, started_by_torchrun
 from ganforge.commands.resuming import last_checkpoint, load_resumed, resumed_settings
 from ganforge.commands.run_folder import command_line, quoted, record_start, write_config
 from ganforge.draws import derive_seed
-from ganforge.evaluation.ranks import Ranks
 from ganforge.games.game import Game
 from ganforge.training.callbacks.periodic import Periodic
 from ganforge.training.ema import EMA
@@ -80,6 +79,7 @@ def train(config: DictConfig) -> dict[str, float]:
     checkpoint = last_checkpoint(folder) if config.resume is not None else None
     job = _Job(settings, folder, checkpoint)
     parts = _assemble(job, data)
+    job.chosen = parts.chosen
     module, run, state = parts.module, parts.run, parts.state
     images_seen = state["clock"]["images_seen"] if state else 0
     if state and _has_ended(state, run, settings):
@@ -92,7 +92,7 @@ def train(config: DictConfig) -> dict[str, float]:
     with _sharing(job) as team:
         team.ranks.from_first(job)
         with user_errors():
-            run.evaluator.prepare(data, _place(settings["trainer"], team.ranks))
+            run.evaluator.prepare(data, _place(settings["trainer"], team))
             (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
             write_config(folder, settings, _overrides(config))
             record_start(folder, command_line(), settings["seed"])
@@ -120,8 +120,8 @@ def follow() -> int:
             data = building.build(job.settings["data"], "data")
             parts = _assemble(job, data)
             parts.restore(job.settings)
-            parts.run.evaluator.prepare(data, _place(job.settings["trainer"], team.ranks))
-            _fit(job, parts, team.ranks)
+            parts.run.evaluator.prepare(data, _place(job.settings["trainer"], team))
+            _fit(job, parts, team)
     except Exception:
         time.sleep(_HEAD_START_SECONDS)  # the first process says what all meet, and ends this one
         print(f"ganforge: process {os.environ['RANK']}:", file=sys.stderr)
@@ -132,11 +132,16 @@ def follow() -> int:
 
 @dataclass
 class _Job:
-    """What a process needs to know to play its part of a run, as plain data."""
+    """What a process needs to know to play its part of a run, as plain data.
+
+    Attributes:
+        chosen: what the first process does for speed; None before it has chosen, by its device and free memory.
+    """
 
     settings: dict[str, Any]
     folder: Path
     checkpoint: Path | None
+    chosen: fast.Fast | None = None
 
 
 @dataclass
@@ -145,6 +150,7 @@ class _Parts:
 
     data: Any
     conditional: bool
+    chosen: fast.Fast
     module: AdversarialModule
     run: Run
     callbacks: list[Any]
@@ -171,11 +177,13 @@ def _assemble(job: _Job, data: Any) -> _Parts:
     torch.manual_seed(derive_seed(settings["seed"], "weights"))
     game = building.build(settings["game"], "game")
     check_discriminator(settings, game)
-    module = _module(settings, game, data)
+    chosen = job.chosen or fast.choose(settings, game, data, device_of(settings["trainer"]))
+    fast.apply(chosen, game)
+    module = _module(settings, game, data, chosen)
     run = _run(settings, job.folder, data, conditional)
     callbacks = [c for c in building.build(settings["callbacks"], "callbacks").values() if c]
     state = load_resumed(job.checkpoint, module, settings) if job.checkpoint else None
-    return _Parts(data, conditional, module, run, callbacks, state)
+    return _Parts(data, conditional, chosen, module, run, callbacks, state)
 
 
 def _sharing(job: _Job) -> AbstractContextManager[Team]:
@@ -193,15 +201,12 @@ def _sharing(job: _Job) -> AbstractContextManager[Team]:
     )
 
 
-def _place(trainer: Mapping[str, Any], ranks: Ranks) -> torch.device:
-    """Where this process evaluates, and of what it takes one for itself where there are several."""
+def _place(trainer: Mapping[str, Any], team: Team) -> torch.device:
+    """The device that is this process's own among those of the machine."""
     if device_of(trainer).type != "cuda":
         return torch.device("cpu")
-    if ranks.size == 1:
-        return torch.device("cuda")
-    device = torch.device("cuda", ranks.rank % devices_of(trainer))
-    torch.cuda.set_device(device)
-    return device
+    team.take_gpu()
+    return torch.device("cuda")
 
 
 def _run(settings: dict[str, Any], folder: Path, data: Any, conditional: bool) -> Run:
@@ -237,8 +242,8 @@ def _has_ended(state: Mapping[str, Any], run: Run, settings: Mapping[str, Any]) 
     return run.reached_total(state["clock"]["images_seen"]) or bool(stored["ended_because"] and same_stop)
 
 
-def _fit(job: _Job, parts: _Parts, ranks: Ranks) -> None:
-    settings, module = job.settings, parts.module
+def _fit(job: _Job, parts: _Parts, team: Team) -> None:
+    settings, module, chosen = job.settings, parts.module, parts.chosen
     rounds = Rounds(
         parts.data,
         conditional=parts.conditional,
@@ -247,9 +252,11 @@ def _fit(job: _Job, parts: _Parts, ranks: Ranks) -> None:
         start=lambda: module.images_seen,
         workers=settings["workers"],
         micro_batches=module.discriminator_steps * module.accumulate,
-        ranks=ranks,
+        ranks=team.ranks,
+        resident=_place(settings["trainer"], team) if chosen.resident else None,
     )
-    trainer = {key: value for key, value in settings["trainer"].items() if key != "timeout_seconds"}
+    trainer = fast.trainer_arguments(chosen, settings["trainer"])
+    trainer.pop("timeout_seconds", None)
     trainer["devices"] = devices_of(trainer)
     fit(module, rounds, parts.run, parts.callbacks, job.checkpoint, **trainer)
 
@@ -262,7 +269,7 @@ def _play(job: _Job, parts: _Parts, info: RunInfo, team: Team) -> float:
     start = time.perf_counter()
     run.loggers.start(info)
     try:
-        _fit(job, parts, team.ranks)
+        _fit(job, parts, team)
         exit_code = 0 if run.stop_signal is None else 128 + run.stop_signal
     except NonFiniteLossError as error:
         kept = sorted(path.name for path in (run.folder / "checkpoints").glob("*.ckpt"))
@@ -356,9 +363,13 @@ def _loggers(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: node for name, node in settings.items() if isinstance(node, dict)}
 
 
-def _module(settings: Mapping[str, Any], game: Game, data: Any) -> AdversarialModule:
+def _module(settings: Mapping[str, Any], game: Game, data: Any, chosen: fast.Fast) -> AdversarialModule:
     schedule = building.build(settings["schedule"], "schedule")
     optimizers = building.build(settings["optimizer"], "optimizer")
+    if settings["fast"]["lazy_correction"]:
+        optimizers["discriminator"] = fast.corrected_for_lazy_penalties(
+            optimizers["discriminator"], getattr(game, "penalties", {})
+        )
     for side, optimizer in optimizers.items():
         check_optimizer(side, optimizer)
     players: dict[str, Any] = {
@@ -375,6 +386,7 @@ def _module(settings: Mapping[str, Any], game: Game, data: Any) -> AdversarialMo
             discriminator_steps=settings["discriminator_steps"],
             accumulate=settings["accumulate"],
             flip=data.flip,
+            channels_last=chosen.channels_last,
         )
 
 

@@ -44,7 +44,7 @@ class StreamedImages(Samples):
         flip: bool,
     ) -> None:
         super().__init__(
-            name=files.root.stem,
+            name=files.root.name if files.root.is_dir() else files.root.stem,
             shape=shape,
             labels=labels.values,
             class_names=labels.class_names,

@@ -26,7 +26,10 @@ class Samples(Dataset[Tensor], ABC):
         class_names: one for each class.
         in_memory: whether `batch` is a look-up in a tensor, rather than reading and decoding files.
         flip: whether the trainer may mirror images left to right, at random.
+        split: which part of a data set that comes in parts; None for one that does not.
     """
+
+    split: str | None = None
 
     def __init__(
         self,

@@ -200,6 +200,8 @@ def _fit(name: str, images: Tensor, labels: Tensor, classes: list[str], asked: A
         images = lanczos(images, size)
     else:
         raise DataError(f"data.resize={asked.resize} is not known: take one of {', '.join(get_args(Resize))}")
-    return TensorSamples(
+    data = TensorSamples(
         name, images, labels if labelled else None, class_names=classes if labelled else [], flip=asked.flip
     )
+    data.split = asked.split
+    return data

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ganforge.evaluation.metrics.metric import Better
+from ganforge.evaluation.ranks import Ranks
 from ganforge.evaluation.sample import Model, Statistics
 from ganforge.evaluation.stamp import Stamp
 
@@ -28,6 +29,7 @@ class RealData(Protocol):
     labels: Tensor
     num_classes: int
     class_names: list[str]
+    split: str | None
 
     def __len__(self) -> int: ...
 
@@ -136,8 +138,8 @@ class Evaluator(ABC):
 
 
 def batches_of(data: RealData) -> Iterator[tuple[Tensor, Tensor]]:
-    """All samples of a data set, in order."""
-    for rows in torch.split(torch.arange(len(data)), _BATCH):
+    """This process's share of all samples of a data set, in order."""
+    for rows in Ranks.current().mine(torch.split(torch.arange(len(data)), _BATCH)):
         yield data.batch(rows), data.labels[rows]
 
 

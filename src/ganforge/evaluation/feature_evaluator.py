@@ -57,6 +57,7 @@ class _Source:
         count: how many images its figures stand for.
         weights_sha256: of the extractor that read it; empty where a file does not say.
         class_names: the names of its classes.
+        split: which part of the data set; None where it has none.
     """
 
     name: str
@@ -64,6 +65,7 @@ class _Source:
     count: int
     weights_sha256: str
     class_names: list[str] = field(default_factory=list)
+    split: str | None = None
 
 
 class FeatureEvaluator(Evaluator):
@@ -201,8 +203,8 @@ class FeatureEvaluator(Evaluator):
             raise ValueError(f"the metrics need at least {FEWEST_SAMPLES} samples, not {generated.count}")
         if generated.dimensions != real.dimensions:
             raise ValueError(
-                f"the real side has {real.dimensions} features, but metrics={self.name} gives "
-                f"{generated.dimensions}: it was made with another extractor"
+                f"the real side has {real.dimensions} features and the generated one {generated.dimensions}: "
+                f"one of them was not made with metrics={self.name}"
             )
         generated.classifies = real.classifies
         lacking = {name: metric.lacks(generated, real) for name, metric in self.compute.items()}
@@ -210,13 +212,11 @@ class FeatureEvaluator(Evaluator):
         for name, why in lacking.items():
             if why:
                 reasons.setdefault(why, []).append(name)
-        for why, names in reasons.items():
-            self._say_once(logging.INFO, f"left out: {', '.join(names)}, because {why}")
+        left_out = [f"{', '.join(names)}, because {why}" for why, names in reasons.items()]
         if all(lacking.values()):
-            raise ValueError(
-                "none of the metrics can be computed: "
-                + "; ".join(f"{', '.join(names)}, because {why}" for why, names in reasons.items())
-            )
+            raise ValueError(f"none of the metrics can be computed: {'; '.join(left_out)}")
+        for text in left_out:
+            self._say_once(logging.INFO, f"left out: {text}")
         self._warn_of_bias(generated, real)
         return self._compute([name for name, why in lacking.items() if not why], generated, real)
 
@@ -267,6 +267,7 @@ class FeatureEvaluator(Evaluator):
             assert self._real is not None
             real = {
                 "name": self._source.name,
+                "split": self._source.split,
                 "count": self._source.count or None,
                 "features": 0 if self._real.features is None else len(self._real.features),
                 "fingerprint": self._source.fingerprint,
@@ -301,7 +302,9 @@ class FeatureEvaluator(Evaluator):
             return
         self._real = self._read(data, logits=False)
         self._real.classifies = self.extractor.classifies(data)
-        self._source = _Source(data.name, fingerprint, len(rows), self._weights_hash, list(data.class_names))
+        self._source = _Source(
+            data.name, fingerprint, len(rows), self._weights_hash, list(data.class_names), data.split
+        )
 
     def _take_statistics(self, known: KnownStatistics) -> None:
         self._check_statistics(known)
@@ -328,6 +331,7 @@ class FeatureEvaluator(Evaluator):
     def _read(self, data: RealData, *, logits: bool) -> Sample:
         """A data set as the extractor sees it: features from the cache, or through it; whole on rank 0 only."""
         rows = self._rows(data)
+        logits = logits and self._wants_logits
         path = self._cache.path(
             "features",
             self.name,
@@ -369,6 +373,10 @@ class FeatureEvaluator(Evaluator):
             num_images=len(rows),
         )
 
+    @property
+    def _wants_logits(self) -> bool:
+        return any("logits" in metric.generated_needs for metric in self.compute.values())
+
     def _rows(self, data: RealData) -> Tensor:
         """All rows, or a fixed random subset of `max_real`, in order."""
         if self.max_real is None or len(data) <= self.max_real:
@@ -381,7 +389,6 @@ class FeatureEvaluator(Evaluator):
         """This rank's batches through the extractor, with the first `keep` images kept."""
         result: list[_Batch] = []
         kept = seen = wrong = 0
-        want_logits = any("logits" in metric.generated_needs for metric in self.compute.values())
         with exact_float32(self._device):
             for images, labels in batches:
                 images, bad = self._as_files(images)
@@ -392,7 +399,9 @@ class FeatureEvaluator(Evaluator):
                         part.to(self._device, non_blocking=True)
                     )
                     features.append(part_features.cpu())
-                    logits.append(None if part_logits is None or not want_logits else part_logits.cpu())
+                    logits.append(
+                        None if part_logits is None or not self._wants_logits else part_logits.cpu()
+                    )
                 remaining = images[: max(0, keep - kept)].cpu()
                 kept += len(remaining)
                 result.append(_Batch(torch.cat(features), _cat(logits), labels.cpu(), remaining))

@@ -22,17 +22,21 @@ class Turn:
         images_seen: real images shown to the discriminator before this round, all ranks together.
         round: the round's index; a round is n discriminator updates and one generator update.
         draws: this round's random numbers.
-        observations: means of what the game wants logged beside its terms, detached scalars by name.
+        last_step: whether this is the round's last discriminator step, or its generator step.
+        observations: what the game wants the mean of logged beside its terms, detached tensors by name.
     """
 
     images_seen: int
     round: int
     draws: Draws
+    last_step: bool = True
     observations: dict[str, Tensor] = field(default_factory=dict)
 
     def observe(self, name: str, value: Tensor) -> None:
-        """Notes the mean of `value`, a tensor of any shape, on the device."""
-        self.observations[name] = value.detach().float().mean()
+        """Notes `value`, a tensor of any shape whose mean is to be logged."""
+        value = value.detach()
+        # Means are taken together for many rounds, which hold on to what is small meanwhile.
+        self.observations[name] = value if value.numel() <= 1024 else value.float().mean()
 
 
 class Game(nn.Module, ABC):

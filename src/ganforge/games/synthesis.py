@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,15 @@ class Synthesis(Game):
         discriminator: `(images, labels) -> logits (B,)`; higher is more real.
         loss: the pair of adversarial losses.
         penalties: by the name they are logged under.
+
+    Attributes:
+        fused_pass: one pass of the discriminator over real and fake together; not with batch norm in it, and with
+            spectral norm one power iteration instead of two.
+        reuse_fakes: the generator's step takes the fakes of the last discriminator step instead of fresh ones.
     """
+
+    fused_pass = False
+    reuse_fakes = False
 
     def __init__(
         self,
@@ -38,6 +46,8 @@ class Synthesis(Game):
         self.discriminator_side = discriminator
         self.loss = loss
         self.penalties = nn.ModuleDict(dict(penalties or {}))
+        self._compiled: dict[str, Callable[[Tensor, Tensor], Tensor]] = {}
+        self._fake: Tensor | None = None
 
     @property
     def latent_dim(self) -> int:
@@ -49,31 +59,37 @@ class Synthesis(Game):
 
     def discriminator_terms(self, batch: Batch, turn: Turn) -> Terms:
         real, labels = batch["images"], batch["labels"]
-        with torch.no_grad():
-            fake = self.sample(turn.draws, labels)
-        real_logits = self._logits(real, labels)
-        fake_logits = self._logits(fake, labels)
+        kept = self.reuse_fakes and turn.last_step
+        with torch.set_grad_enabled(kept):
+            fake = self._fakes(turn.draws, labels)
+        if kept:
+            self._fake, fake = fake, fake.detach()
+        real_logits, fake_logits = self._both_logits(real, fake, labels)
         turn.observe("real_logits", real_logits)
         turn.observe("fake_logits", fake_logits)
         turn.observe("accuracy_real", real_logits > 0)
         turn.observe("accuracy_fake", fake_logits < 0)
         terms = {"adversarial": self.loss.discriminator_loss(real_logits, fake_logits)}
 
-        def critic(images: Tensor) -> Tensor:
-            return self._logits(images, labels)
+        def critic(
+            images: Tensor,
+        ) -> Tensor:  # never compiled, as compiled functions are differentiable only once
+            return _at_least_float32(self.discriminator_side(images, labels))
 
         for name, penalty in self._penalties():
             # Lazy regularisation (Karras et al. 2020, appendix B): every n-th round, n times as strong.
             if turn.round % penalty.every == 0:
-                if isinstance(penalty, CriticPenalty):
-                    terms[name] = penalty(critic, real, fake, turn.draws) * penalty.every
-                elif isinstance(penalty, ParameterPenalty):
-                    terms[name] = penalty(self.discriminator_side) * penalty.every
+                with torch.autocast(real.device.type, enabled=False):
+                    if isinstance(penalty, CriticPenalty):
+                        terms[name] = penalty(critic, real, fake, turn.draws) * penalty.every
+                    elif isinstance(penalty, ParameterPenalty):
+                        terms[name] = penalty(self.discriminator_side) * penalty.every
         return terms
 
     def generator_terms(self, batch: Batch, turn: Turn) -> Terms:
         labels = batch["labels"]
-        fake = self.sample(turn.draws, labels)
+        fake = self._fakes(turn.draws, labels) if self._fake is None else self._fake
+        self._fake = None
         fake_logits = self._logits(fake, labels)
         real_logits = None
         if self.loss.generator_uses_real:
@@ -93,11 +109,32 @@ class Synthesis(Game):
 
     def sample(self, draws: Draws, labels: Tensor, generator_side: nn.Module | None = None) -> Tensor:
         generator = self.generator_side if generator_side is None else generator_side
+        return self._images(generator, draws, labels)
+
+    def compile_players(self) -> None:
+        """Compiles both networks' forward passes for training; names of weights stay as they are."""
+        # Functions and not modules: those would be sub-modules, with weights of their own names.
+        self._compiled = {
+            "generator": torch.compile(self.generator_side.forward),
+            "discriminator": torch.compile(self.discriminator_side.forward),
+        }
+
+    def _fakes(self, draws: Draws, labels: Tensor) -> Tensor:
+        return self._images(self._compiled.get("generator", self.generator_side), draws, labels)
+
+    def _images(self, generator: Callable[[Tensor, Tensor], Tensor], draws: Draws, labels: Tensor) -> Tensor:
         z = draws.normal(len(labels), self.latent_dim, device=labels.device)
         return _at_least_float32(generator(z, labels))
 
     def _logits(self, images: Tensor, labels: Tensor) -> Tensor:
-        return _at_least_float32(self.discriminator_side(images, labels))
+        discriminator = self._compiled.get("discriminator", self.discriminator_side)
+        return _at_least_float32(discriminator(images, labels))
+
+    def _both_logits(self, real: Tensor, fake: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.fused_pass:
+            return self._logits(real, labels), self._logits(fake, labels)
+        real_logits, fake_logits = self._logits(torch.cat([real, fake]), labels.repeat(2)).chunk(2)
+        return real_logits, fake_logits
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:

@@ -125,7 +125,7 @@ class Exported(nn.Module):
 
 def load_exported(
     path: str | Path, latent_dim: int | None = None, num_classes: int | None = None
-) -> nn.Module:
+) -> Exported:
     """The generator in a TorchScript (.pt, .pth, .ts, .jit, .torchscript) or ONNX (.onnx) file, in evaluation mode.
 
     It takes z alone, (B, D) or (B, D, 1, 1), or z and labels int64 (B,). ONNX runs on the CPU whatever the device, and

@@ -13,11 +13,14 @@ from lightning import Callback, Trainer
 from ganforge.evaluation.ranks import Ranks
 from ganforge.training.callbacks.agreement import Agreement
 from ganforge.training.callbacks.conductor import Conductor
+from ganforge.training.callbacks.periodic import Periodic
 from ganforge.training.checkpoint_file import AtomicCheckpointIO
 from ganforge.training.module import AdversarialModule
 from ganforge.training.rounds import Rounds
 from ganforge.training.run import Run
 from ganforge.training.strategy import PlayTogether
+
+_STEP_SECONDS = 0.05  # less than the progress bar's 0.2
 
 
 def fit(
@@ -59,7 +62,22 @@ def fit(
         use_distributed_sampler=False,  # rounds are dealt out to the ranks already
         **trainer_arguments,
     )
+    _let_rounds_flow(module, trainer, callbacks)
     trainer.fit(module, datamodule=rounds, ckpt_path=checkpoint, weights_only=True)
+
+
+def _let_rounds_flow(module: AdversarialModule, trainer: Trainer, callbacks: Sequence[Callback]) -> None:
+    """Many rounds in one of Lightning's steps, unless someone wants to be called after each.
+
+    What happens when stays as it was: a step ends with every round that a callback acts after.
+    """
+    periodic = [callback for callback in callbacks if isinstance(callback, Periodic)]
+    module.interruptions = [callback.due for callback in periodic]
+    hooks = ("on_train_batch_start", "on_train_batch_end")
+    others = (type(callback) for callback in callbacks if callback not in periodic)
+    each = any(getattr(other, hook) is not getattr(Callback, hook) for other in others for hook in hooks)
+    # Ranks that stop their steps by the clock would not do so after the same round.
+    module.step_seconds = 0.0 if each or trainer.world_size > 1 else _STEP_SECONDS
 
 
 def _quieten_lightning() -> None:

@@ -1,4 +1,4 @@
-"""Means of logged scalars over an interval, kept on the device: one transfer an interval, none a round."""
+"""Means of logged values over an interval, kept on the device: one transfer an interval, none a round."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ class NonFiniteLossError(RuntimeError):
 
 
 class Meter:
-    """Collects detached scalars by name; `means()` hands out the interval's means and starts the next one."""
+    """Collects detached tensors by name; `means()` hands out the means of their elements and starts the next interval.
+
+    What is collected is reduced for many rounds at once: a round pays for no more than a list's `append`.
+    """
 
     fold_at = 256  # bounds the memory of a long interval
 
@@ -55,4 +58,5 @@ class Meter:
     def _fold(self, name: str) -> None:
         pending = self._values.pop(name)
         total, count = self._folded.get(name, (0.0, 0))
-        self._folded[name] = (torch.stack(pending).double().sum() + total, count + len(pending))
+        values = torch.stack(pending) if pending[0].ndim == 0 else torch.cat([v.reshape(-1) for v in pending])
+        self._folded[name] = (values.sum(dtype=torch.float64) + total, count + values.numel())

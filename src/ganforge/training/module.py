@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import functools
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +58,12 @@ class AdversarialModule(LightningModule):
         accumulate: micro-batches an update's batch is cut into, to save memory.
         flip: whether real images are mirrored at random.
         gradient_norm_every: rounds between measurements of both gradient norms.
+        channels_last: whether real images are handed on in that order in memory.
+
+    Attributes:
+        step_seconds: how long one of Lightning's steps may go on with further rounds. What Lightning does between two
+            steps takes longer than a tenth of a small network's round.
+        interruptions: each says whether there is something to do after the round that just ended; then the step ends.
 
     Raises:
         ValueError: when `batch_size` cannot be cut into `accumulate` micro-batches.
@@ -74,6 +82,7 @@ class AdversarialModule(LightningModule):
         accumulate: int = 1,
         flip: bool = False,
         gradient_norm_every: int = 8,
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -92,7 +101,10 @@ class AdversarialModule(LightningModule):
         self.accumulate = accumulate
         self.flip = flip
         self.gradient_norm_every = gradient_norm_every
+        self.channels_last = channels_last
         self.run: Run | None = None
+        self.step_seconds = 0.0
+        self.interruptions: Sequence[Callable[[AdversarialModule, Run], bool]] = ()
         self.images_seen = 0
         self.round = 0
         self.meter = Meter()
@@ -111,13 +123,35 @@ class AdversarialModule(LightningModule):
         return self.images_seen / 1000
 
     def configure_optimizers(self) -> list[Optimizer]:
-        return [player.optimizer(self._parameters_of[side]) for side, player in self.players.items()]
+        optimizers = [player.optimizer(self._parameters_of[side]) for side, player in self.players.items()]
+        if self.device.type == "cpu":
+            for optimizer in optimizers:
+                # Adam asks at each step whether an accelerator is recording a graph. Where CUDA is installed and no
+                # GPU is there, that looks for the driver's files each time: a third of a small network's step.
+                optimizer._accelerator_graph_capture_health_check = _nothing  # type: ignore[method-assign]
+        return optimizers
 
     def on_train_start(self) -> None:
         norms = batch_norms(self.game)
         self._running_statistics = [t for norm in norms for t in (norm.running_mean, norm.running_var)]
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+    def training_step(self, dataloader_iter: Iterator[tuple[dict[str, Tensor], int, int]]) -> None:
+        """Plays a round, and more of them while there is nothing else to do: see `step_seconds`."""
+        until = time.perf_counter() + self.step_seconds
+        while True:
+            batch, *_ = next(dataloader_iter)
+            batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+            self.play_round(self.trainer.precision_plugin.convert_input(batch))
+            if time.perf_counter() >= until or self.interrupted():
+                return
+
+    def interrupted(self) -> bool:
+        """Whether the round that just ended is the last one, or one that a callback acts after."""
+        assert self.run is not None
+        return self.run.ends(self.images_seen) or any(due(self, self.run) for due in self.interruptions)
+
+    def play_round(self, batch: Mapping[str, Tensor]) -> None:
+        """One round on this rank's share of its `images_per_round` images, uint8 or floating-point, and labels."""
         ranks = Ranks.current()
         # Networks that draw from the global generator (dropout) repeat themselves after a resume as well; ranks, each
         # with its own share of the batch, do not repeat one another.
@@ -131,6 +165,7 @@ class AdversarialModule(LightningModule):
         optimizers: Any = self.optimizers()
         discriminator_optimizer, generator_optimizer = optimizers
         for micro_batches in steps:
+            turn.last_step = micro_batches is steps[-1]
             self._update(
                 "discriminator", discriminator_optimizer, self.game.discriminator_terms, micro_batches, turn
             )
@@ -171,6 +206,8 @@ class AdversarialModule(LightningModule):
         parts = torch.split(images, size)
         if self.flip:
             parts = tuple(flip_horizontally(part, draws) for part in parts)
+        if self.channels_last:
+            parts = tuple(part.contiguous(memory_format=torch.channels_last) for part in parts)
         pairs = zip(parts, torch.split(batch["labels"], size), strict=True)
         return [{"images": images, "labels": labels} for images, labels in pairs]
 
@@ -189,7 +226,7 @@ class AdversarialModule(LightningModule):
         for micro_batch in micro_batches:
             terms = terms_of(micro_batch, turn)
             self.meter.add(f"train/{side}/", terms)
-            self.manual_backward(torch.stack(list(terms.values())).sum() / len(micro_batches))
+            self.manual_backward(_sum(terms) / len(micro_batches))
         average_gradients_(parameters, self._running_statistics if side == "generator" else ())
         self._bound_gradient(side, player, parameters, turn.round)
         optimizer.step()
@@ -206,6 +243,14 @@ class AdversarialModule(LightningModule):
     def _set_trainable(self, side: str, trainable: bool) -> None:
         for parameter in self._parameters_of[side]:
             parameter.requires_grad = trainable
+
+
+def _nothing() -> None:
+    return None
+
+
+def _sum(terms: Terms) -> Tensor:
+    return functools.reduce(torch.add, terms.values())
 
 
 def _total_norm(tensors: Iterable[Tensor]) -> Tensor:

@@ -97,6 +97,7 @@ class Rounds(LightningDataModule):
         workers: processes of this rank that decode images of data that is not in memory.
         micro_batches: equal parts of a round that are played one after the other.
         ranks: this process among those that share the round.
+        resident: the device that all of the data is put on once, as it is; None for a batch at a time.
     """
 
     def __init__(
@@ -110,14 +111,19 @@ class Rounds(LightningDataModule):
         workers: int = 2,
         micro_batches: int = 1,
         ranks: Ranks = ALONE,
+        resident: torch.device | None = None,
     ) -> None:
         super().__init__()
+        self.resident = resident
         self.data = data
         self.workers = workers
         self.labels = data.labels if conditional else torch.zeros(len(data), dtype=torch.int64)
         self.indices = RoundIndices(len(data), images_per_round, seed, start, micro_batches, ranks)
 
     def train_dataloader(self) -> Iterable[dict[str, Tensor]]:
+        if self.resident is not None:
+            everything = self.data.batch(torch.arange(len(self.data))).to(self.resident)
+            return _ResidentRounds(everything, self.labels.to(self.resident), self.indices)
         if self.data.in_memory:
             return _InMemoryRounds(self.data, self.labels, self.indices)
         labelled: Any = _Labelled(self.data, self.labels)
@@ -137,6 +143,16 @@ class _InMemoryRounds:
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for indices in self.indices:
             yield {"images": self.data.batch(indices), "labels": self.labels[indices]}
+
+
+class _ResidentRounds:
+    def __init__(self, images: Tensor, labels: Tensor, indices: RoundIndices) -> None:
+        self.images, self.labels, self.indices = images, labels, indices
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for indices in self.indices:
+            here = indices.to(self.images.device, non_blocking=True)
+            yield {"images": self.images[here], "labels": self.labels[here]}
 
 
 class _Labelled:

@@ -59,7 +59,7 @@ class Log(Periodic):
             **module.meter.means(),
             **module.learning_rates(),
             "train/images_per_second": (module.images_seen - self._last_images) / seconds,
-            **memory(),
+            **memory(module.device),
         }
         self._last_time, self._last_images, run.paused_seconds = now, module.images_seen, 0.0
         run.loggers.metrics(values, module.images_seen)
@@ -71,11 +71,11 @@ class Log(Periodic):
             self._display.close()
 
 
-def memory() -> dict[str, float]:
-    """Peak memory in GB: the process's, and the device's where there is one."""
+def memory(device: torch.device) -> dict[str, float]:
+    """Peak memory in GB: the process's, and the device's where it has its own."""
     values = {"train/memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
-    if torch.cuda.is_available():
-        values["train/device_memory_gb"] = torch.cuda.max_memory_allocated() / 2**30
+    if device.type == "cuda":
+        values["train/device_memory_gb"] = torch.cuda.max_memory_allocated(device) / 2**30
     return values
 
 
