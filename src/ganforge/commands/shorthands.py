@@ -14,8 +14,8 @@ SIDES = ("generated", "real", "held_out")
 def expand(command: str, words: Sequence[str]) -> list[str]:
     """The words with our shorthands spelled out.
 
-    stop.fid=20 is a key that is made as it is named; trainer.fast=true is fast.all=true; metrics.extractor=digits is
-    metrics=digits; metrics.compute=[fid,kid] chooses from a group inside a group; and real=cifar10 is data@real=cifar10.
+    stop.fid=20 is a key that is made as it is named; trainer.fast=true is fast.all=true, and metrics.extractor=digits
+    metrics=digits; metrics.compute=[fid,kid] chooses from a group inside a group; real=cifar10 is data@real=cifar10.
 
     Raises:
         UserError: a side that is both a data set and a file here.
