@@ -20,11 +20,10 @@ def test_sizes(depth: int) -> None:
     assert count(with_norm) == (75 + 1) * 16 + hidden + (16 + 1) + depth * 2 * 16
 
 
-def test_labels_join_the_input_by_an_embedding() -> None:
-    z, labels, points = torch.randn(6, 8), torch.arange(6) % 3, torch.randn(6, 2)
-    generator, discriminator = mlp.Generator(8, None, 2, 3), mlp.Discriminator(None, 2, 3)
-    for network, inputs, outputs in ((generator, z, (6, 2)), (discriminator, points, (6,))):
-        embedding = network.label_embedding
-        assert embedding is not None
-        expected = network.layers(torch.cat([inputs, embedding.weight[labels]], dim=1)).reshape(outputs)
-        torch.testing.assert_close(network(inputs, labels), expected)
+def test_labels_join_the_latents_by_an_embedding() -> None:
+    z, labels = torch.randn(6, 8), torch.arange(6) % 3
+    generator = mlp.Generator(8, None, 2, 3)
+    embedding = generator.label_embedding
+    assert embedding is not None
+    expected = generator.layers(torch.cat([z, embedding.weight[labels]], dim=1))
+    torch.testing.assert_close(generator(z, labels), expected)

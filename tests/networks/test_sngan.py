@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from ganforge.networks import sngan
+from ganforge.networks.heads.projection import Projection
 
 
 def count(network: nn.Module) -> int:
@@ -187,11 +188,13 @@ def test_projection() -> None:
     discriminator = sngan.Discriminator(32, 3, num_classes=4, width=6).eval()
     images, labels = torch.randn(5, 3, 32, 32), torch.randint(4, (5,))
     features = F.relu(discriminator.blocks(images)).sum(dim=(2, 3))
-    assert discriminator.label_embedding is not None
-    psi, bias = discriminator.linear.weight, discriminator.linear.bias
+    head = discriminator.head
+    assert isinstance(head, Projection)
+    assert head.label_embedding is not None
+    psi, bias = head.linear.weight, head.linear.bias
     assert isinstance(psi, Tensor)
     assert isinstance(bias, Tensor)
-    embedding = discriminator.label_embedding.weight
+    embedding = head.label_embedding.weight
     assert isinstance(embedding, Tensor)
     by_hand = [psi[0] @ phi + bias[0] + embedding[y] @ phi for phi, y in zip(features, labels, strict=True)]
     torch.testing.assert_close(discriminator(images, labels), torch.stack(by_hand))

@@ -22,6 +22,7 @@ TRUSTED = (
     "ganforge.games.",
     "ganforge.losses.",
     "ganforge.penalties.",
+    "ganforge.augmentations.",
     "ganforge.datasets.",
     "ganforge.evaluation.",
 )

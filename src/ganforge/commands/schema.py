@@ -53,6 +53,8 @@ class TrainConfig:
     num_classes: int = MISSING
     game: Any = MISSING
     model: Any = MISSING
+    head: Any = None
+    augment: Any = None
     loss: Any = MISSING
     penalty: dict[str, Any] = field(default_factory=dict)
     data: Any = MISSING

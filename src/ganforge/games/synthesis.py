@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ganforge.augmentations.augmentation import Augmentation
 from ganforge.draws import Draws
 from ganforge.games.game import Batch, Game, Terms, Turn
 from ganforge.losses.loss import Loss
+from ganforge.networks.heads.head import Head
 from ganforge.penalties.penalty import CriticPenalty, ParameterPenalty, Penalty, Projection
 
 
@@ -24,6 +27,11 @@ class Synthesis(Game):
         discriminator: `(images, labels) -> logits (B,)`; higher is more real.
         loss: the pair of adversarial losses.
         penalties: by the name they are logged under.
+        augmentation: stands before the discriminator, for real and fake images and in both players' steps; penalties
+            see augmented images.
+
+    A discriminator with a `head` that learns from labels by terms of its own (an auxiliary classifier, say) and with
+    `features(images)` has those terms added to both players' under the names that the head gives them.
 
     Attributes:
         fused_pass: one pass of the discriminator over real and fake together; not with batch norm in it, and with
@@ -40,13 +48,17 @@ class Synthesis(Game):
         discriminator: nn.Module,
         loss: Loss,
         penalties: Mapping[str, Penalty] | None = None,
+        augmentation: Augmentation | None = None,
     ) -> None:
         super().__init__()
         self.generator_side = generator
         self.discriminator_side = discriminator
         self.loss = loss
         self.penalties = nn.ModuleDict(dict(penalties or {}))
-        self._compiled: dict[str, Callable[[Tensor, Tensor], Tensor]] = {}
+        self.augmentation = augmentation
+        head = getattr(discriminator, "head", None)
+        self._head = head if isinstance(head, Head) and head.has_terms else None
+        self._compiled: dict[str, Callable[..., Tensor]] = {}
         self._fake: Tensor | None = None
 
     @property
@@ -64,12 +76,18 @@ class Synthesis(Game):
             fake = self._fakes(turn.draws, labels)
         if kept:
             self._fake, fake = fake, fake.detach()
-        real_logits, fake_logits = self._both_logits(real, fake, labels)
+        real, fake = self._augmented(real, turn.draws), self._augmented(fake, turn.draws)
+        real_logits, fake_logits, *features = self._judge_both(real, fake, labels)
         turn.observe("real_logits", real_logits)
         turn.observe("fake_logits", fake_logits)
         turn.observe("accuracy_real", real_logits > 0)
         turn.observe("accuracy_fake", fake_logits < 0)
         terms = {"adversarial": self.loss.discriminator_loss(real_logits, fake_logits)}
+        if self._head is not None:
+            terms |= self._head.discriminator_terms(features[0], features[1], labels)
+        if self.augmentation is not None:
+            for name, value in self.augmentation.observe(real_logits.detach(), turn.images_seen).items():
+                turn.observe(name, value)
 
         def critic(images: Tensor) -> Tensor:
             # Never the compiled one, which is differentiable only once.
@@ -89,12 +107,15 @@ class Synthesis(Game):
         labels = batch["labels"]
         fake = self._fakes(turn.draws, labels) if self._fake is None else self._fake
         self._fake = None
-        fake_logits = self._logits(fake, labels)
+        fake_logits, *features = self._judge(self._augmented(fake, turn.draws), labels)
         real_logits = None
         if self.loss.generator_uses_real:
             with torch.no_grad():
-                real_logits = self._logits(batch["images"], labels)
-        return {"adversarial": self.loss.generator_loss(real_logits, fake_logits)}
+                real_logits, *_ = self._judge(self._augmented(batch["images"], turn.draws), labels)
+        terms = {"adversarial": self.loss.generator_loss(real_logits, fake_logits)}
+        if self._head is not None:
+            terms |= self._head.generator_terms(features[0], labels)
+        return terms
 
     def after_discriminator_step(self) -> None:
         for _, penalty in self._penalties():
@@ -117,6 +138,8 @@ class Synthesis(Game):
             "generator": torch.compile(self.generator_side.forward),
             "discriminator": torch.compile(self.discriminator_side.forward),
         }
+        if self._head is not None:
+            self._compiled["features"] = torch.compile(self.discriminator_side.features)  # type: ignore[arg-type]
 
     def _fakes(self, draws: Draws, labels: Tensor) -> Tensor:
         return self._images(self._compiled.get("generator", self.generator_side), draws, labels)
@@ -125,15 +148,29 @@ class Synthesis(Game):
         z = draws.normal(len(labels), self.latent_dim, device=labels.device)
         return _at_least_float32(generator(z, labels))
 
-    def _logits(self, images: Tensor, labels: Tensor) -> Tensor:
-        discriminator = self._compiled.get("discriminator", self.discriminator_side)
-        return _at_least_float32(discriminator(images, labels))
+    def _augmented(self, images: Tensor, draws: Draws) -> Tensor:
+        if self.augmentation is None:
+            return images
+        augmented: Tensor = self.augmentation(images, draws)
+        return augmented
 
-    def _both_logits(self, real: Tensor, fake: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        if not self.fused_pass:
-            return self._logits(real, labels), self._logits(fake, labels)
-        real_logits, fake_logits = self._logits(torch.cat([real, fake]), labels.repeat(2)).chunk(2)
-        return real_logits, fake_logits
+    def _judge(self, images: Tensor, labels: Tensor) -> list[Tensor]:
+        """Logits (B,), and the features (B, D) where the head asks for them."""
+        if self._head is None:
+            discriminator = self._compiled.get("discriminator", self.discriminator_side)
+            return [_at_least_float32(discriminator(images, labels))]
+        extract: Any = self._compiled.get("features", self.discriminator_side.features)
+        features = _at_least_float32(extract(images))
+        with torch.autocast(images.device.type, enabled=False):
+            return [self._head(features, labels), features]
+
+    def _judge_both(self, real: Tensor, fake: Tensor, labels: Tensor) -> list[Tensor]:
+        """Logits of real and fake images, then the features of both where the head asks for them."""
+        if self.fused_pass:
+            both = [t.chunk(2) for t in self._judge(torch.cat([real, fake]), labels.repeat(2))]
+        else:
+            both = list(zip(self._judge(real, labels), self._judge(fake, labels), strict=True))
+        return [tensor for pair in both for tensor in pair]
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:

@@ -5,6 +5,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ganforge.networks.heads.head import MakeHead, plain
+from ganforge.networks.heads.projection import Projection
+
 LABEL_DIM = 32
 NORMS: dict[str, type[nn.BatchNorm1d | nn.LayerNorm]] = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
 
@@ -65,7 +68,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """`depth` hidden layers of `width` leaky ReLUs (0.2); the label's embedding is joined to the flat sample.
+    """`depth` hidden layers of `width` leaky ReLUs (0.2), then a head: by default linear, with classes a projection.
 
     Raises:
         ValueError: `image_size` is below 1.
@@ -79,10 +82,10 @@ class Discriminator(nn.Module):
         width: int = 256,
         depth: int = 2,
         norm: Literal["batch", "layer", "none"] = "none",
+        head: MakeHead | None = None,
     ) -> None:
         super().__init__()
-        self.label_embedding = nn.Embedding(num_classes, LABEL_DIM) if num_classes else None
-        features = torch.Size(sample_shape(image_size, channels)).numel() + (LABEL_DIM if num_classes else 0)
+        features = torch.Size(sample_shape(image_size, channels)).numel()
         layers: list[nn.Module] = []
         for _ in range(depth):
             layers.append(nn.Linear(features, width))
@@ -90,13 +93,15 @@ class Discriminator(nn.Module):
                 layers.append(NORMS[norm](width))
             layers.append(nn.LeakyReLU(0.2, inplace=True))
             features = width
-        layers.append(nn.Linear(features, 1))
         self.layers = nn.Sequential(*layers)
+        self.head = (head or Projection)(features, num_classes, plain)
+
+    def features(self, images: Tensor) -> Tensor:
+        """images (B, C, H, W) or vectors (B, C) -> what the head sees, (B, width)."""
+        features: Tensor = self.layers(images.flatten(1))
+        return features
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """images (B, C, H, W) or vectors (B, C), labels int64 (B,) -> logits (B,)."""
-        features = images.flatten(1)
-        if self.label_embedding is not None:
-            features = torch.cat([features, self.label_embedding(labels)], dim=1)
-        logits: Tensor = self.layers(features)
-        return logits.squeeze(1)
+        logits: Tensor = self.head(self.features(images), labels)
+        return logits

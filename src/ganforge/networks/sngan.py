@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from ganforge.networks.heads.head import MakeHead
+from ganforge.networks.heads.projection import Projection
 from ganforge.networks.image_size import supported_image_size
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear, nn.Embedding)
@@ -48,6 +50,12 @@ def architecture(image_size: int | None) -> Architecture:
 def xavier(layer: Layer, *, gain: float = 1.0) -> Layer:
     """Xavier-uniform weights with the authors' gains: sqrt(2) in residual branches, 1 elsewhere."""
     nn.init.xavier_uniform_(layer.weight, gain)
+    return layer
+
+
+def finish(layer: Layer) -> Layer:
+    """What a layer of the discriminator's head is made to be."""
+    spectral_norm(xavier(layer))
     return layer
 
 
@@ -165,10 +173,10 @@ class DownBlock(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Residual blocks, ReLU, global sum pooling, linear; with classes + <embedding(label), pooled features>.
+    """Residual blocks, ReLU, global sum pooling, then a head: by default linear, with classes a projection.
 
     `width` is the number of channels after the first block and scales the others in proportion; None is the
-    paper's (128 for 32x32, otherwise 64). Every layer, the embedding too, is spectrally normalized, with one
+    paper's (128 for 32x32, otherwise 64). Every layer, the head's too, is spectrally normalized, with one
     power iteration per forward in training mode and none in evaluation mode.
 
     Raises:
@@ -176,7 +184,12 @@ class Discriminator(nn.Module):
     """
 
     def __init__(
-        self, image_size: int | None, channels: int, num_classes: int = 0, width: int | None = None
+        self,
+        image_size: int | None,
+        channels: int,
+        num_classes: int = 0,
+        width: int | None = None,
+        head: MakeHead | None = None,
     ) -> None:
         super().__init__()
         arch = architecture(image_size)
@@ -188,15 +201,13 @@ class Discriminator(nn.Module):
                 for index, (before, after) in enumerate(pairwise(widths))
             )
         )
-        self.linear = spectral_norm(xavier(nn.Linear(widths[-1], 1)))
-        self.label_embedding = (
-            spectral_norm(xavier(nn.Embedding(num_classes, widths[-1]))) if num_classes else None
-        )
+        self.head = (head or Projection)(widths[-1], num_classes, finish)
+
+    def features(self, images: Tensor) -> Tensor:
+        """images (B, C, H, W) -> what the head sees, (B, D)."""
+        return F.relu(self.blocks(images)).sum(dim=(2, 3))
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """images (B, C, H, W), labels int64 (B,) -> logits (B,)."""
-        features = F.relu(self.blocks(images)).sum(dim=(2, 3))
-        logits: Tensor = self.linear(features).squeeze(1)
-        if self.label_embedding is not None:
-            logits = logits + (self.label_embedding(labels) * features).sum(dim=1)
+        logits: Tensor = self.head(self.features(images), labels)
         return logits

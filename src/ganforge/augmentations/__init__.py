@@ -1,0 +1,1 @@
+"""What the discriminator sees of real and fake images alike: one file a paper."""
