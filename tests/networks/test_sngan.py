@@ -1,5 +1,7 @@
 """SNGAN against the papers' tables, an exact singular value decomposition and its parts' definitions."""
 
+import functools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,6 +10,8 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from ganforge.networks import sngan
 from ganforge.networks.heads.projection import Projection
+from ganforge.networks.layers.batch_norm import ConditionalBatchNorm
+from ganforge.networks.layers.residual import DownBlock, UpBlock
 
 
 def count(network: nn.Module) -> int:
@@ -153,7 +157,7 @@ def test_two_passes_give_the_gradient_of_each() -> None:
 
 
 def test_conditional_batch_norm_is_batch_norm_with_each_labels_gain_and_bias() -> None:
-    norm = sngan.ConditionalBatchNorm(6, num_classes=3)
+    norm = ConditionalBatchNorm(6, num_classes=3)
     features, labels = torch.randn(8, 6, 5, 5) * 3 + 1, torch.arange(8) % 3
     torch.testing.assert_close(norm(features, labels), nn.BatchNorm2d(6)(features))
     assert norm.gain is not None
@@ -171,13 +175,14 @@ def test_conditional_batch_norm_is_batch_norm_with_each_labels_gain_and_bias() -
 def test_blocks_are_the_authors_in_another_order() -> None:
     """The authors' order: up-sample before the 1x1 convolution, pool after it."""
     x, labels = torch.randn(3, 4, 8, 8), torch.zeros(3, dtype=torch.int64)
-    upwards = sngan.UpBlock(4, 6, num_classes=0)
+    norm = functools.partial(ConditionalBatchNorm, num_classes=0)
+    upwards = UpBlock(4, 6, sngan.conv, norm)
     h = upwards.conv1(F.interpolate(F.relu(upwards.norm1(x, labels)), scale_factor=2))
     h = upwards.conv2(F.relu(upwards.norm2(h, labels)))
     authors = h + upwards.shortcut(F.interpolate(x, scale_factor=2))
     torch.testing.assert_close(upwards(x, labels), authors)
 
-    downwards = sngan.DownBlock(4, 6, downsample=True, first=False).eval()
+    downwards = DownBlock(4, 6, sngan.normalized_conv, downsample=True, first=False, wide=False).eval()
     h = downwards.conv2(F.relu(downwards.conv1(F.relu(x))))
     authors = F.avg_pool2d(h + downwards.shortcut(x), 2)
     torch.testing.assert_close(downwards(x), authors)

@@ -2,6 +2,7 @@
 norm in the generator and projection in the discriminator (Miyato & Koyama 2018, arXiv:1802.05637).
 """
 
+import functools
 from dataclasses import dataclass
 from itertools import pairwise
 from math import sqrt
@@ -15,6 +16,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 from ganforge.networks.heads.head import MakeHead
 from ganforge.networks.heads.projection import Projection
 from ganforge.networks.image_size import supported_image_size
+from ganforge.networks.layers.batch_norm import ConditionalBatchNorm
+from ganforge.networks.layers.residual import DownBlock, UpBlock
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear, nn.Embedding)
 
@@ -54,56 +57,22 @@ def xavier(layer: Layer, *, gain: float = 1.0) -> Layer:
 
 
 def finish(layer: Layer) -> Layer:
-    """What a layer of the discriminator's head is made to be."""
+    """What spectrally normalized layers outside of the residual branches, the head's among them, are made to be."""
     spectral_norm(xavier(layer))
     return layer
 
 
-def conv3x3(in_channels: int, out_channels: int, *, gain: float = sqrt(2)) -> nn.Conv2d:
-    return xavier(nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1), gain=gain)
+def conv(in_channels: int, out_channels: int, kernel_size: int, bias: bool = True) -> nn.Conv2d:
+    """A convolution of the generator's blocks."""
+    layer = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
+    return xavier(layer, gain=sqrt(2) if kernel_size == 3 else 1.0)
 
 
-class ConditionalBatchNorm(nn.Module):
-    """Batch norm with a gain and a bias per label (arXiv:1610.07629), or plain batch norm without classes."""
-
-    def __init__(self, channels: int, num_classes: int) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm2d(channels, affine=num_classes == 0)
-        self.gain = nn.Embedding(num_classes, channels) if num_classes else None
-        self.bias = nn.Embedding(num_classes, channels) if num_classes else None
-        if self.gain is not None and self.bias is not None:
-            nn.init.ones_(self.gain.weight)
-            nn.init.zeros_(self.bias.weight)
-
-    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        normalized: Tensor = self.norm(features)
-        if self.gain is None or self.bias is None:
-            return normalized
-        gain: Tensor = self.gain(labels)
-        bias: Tensor = self.bias(labels)
-        return bias[:, :, None, None].addcmul(normalized, gain[:, :, None, None])
-
-
-class UpBlock(nn.Module):
-    """x -> upsample(1x1(x)) + 3x3(relu(norm(3x3(upsample(relu(norm(x))))))), to the nearest, twice the size.
-
-    The 1x1 convolution commutes with the upsampling and is a quarter of the work before it.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, num_classes: int) -> None:
-        super().__init__()
-        self.norm1 = ConditionalBatchNorm(in_channels, num_classes)
-        self.conv1 = conv3x3(in_channels, out_channels)
-        self.norm2 = ConditionalBatchNorm(out_channels, num_classes)
-        self.conv2 = conv3x3(out_channels, out_channels)
-        self.shortcut = xavier(nn.Conv2d(in_channels, out_channels, kernel_size=1))
-
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        h: Tensor = F.relu(self.norm1(x, labels), inplace=True)
-        h = self.conv1(F.interpolate(h, scale_factor=2.0))
-        h = F.relu(self.norm2(h, labels), inplace=True)
-        h = self.conv2(h)
-        return h + F.interpolate(self.shortcut(x), scale_factor=2.0)
+def normalized_conv(in_channels: int, out_channels: int, kernel_size: int, bias: bool = True) -> nn.Conv2d:
+    """A convolution of the discriminator's."""
+    layer = conv(in_channels, out_channels, kernel_size, bias)
+    spectral_norm(layer)
+    return layer
 
 
 class Generator(nn.Module):
@@ -131,9 +100,10 @@ class Generator(nn.Module):
         widths = [base * level for level in arch.generator_levels]
         self.bottom_shape = (widths[0], arch.bottom_size, arch.bottom_size)
         self.linear = xavier(nn.Linear(latent_dim, torch.Size(self.bottom_shape).numel()))
-        self.blocks = nn.ModuleList(UpBlock(wide, narrow, num_classes) for wide, narrow in pairwise(widths))
+        norm = functools.partial(ConditionalBatchNorm, num_classes=num_classes)
+        self.blocks = nn.ModuleList(UpBlock(wide, narrow, conv, norm) for wide, narrow in pairwise(widths))
         self.norm = nn.BatchNorm2d(widths[-1])
-        self.conv = conv3x3(widths[-1], channels, gain=1.0)
+        self.conv = xavier(nn.Conv2d(widths[-1], channels, kernel_size=3, padding=1))
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """z float (B, latent_dim), labels int64 (B,) -> images (B, C, H, W) in [-1, 1]."""
@@ -141,35 +111,6 @@ class Generator(nn.Module):
         for block in self.blocks:
             h = block(h, labels)
         return torch.tanh(self.conv(F.relu(self.norm(h), inplace=True)))
-
-
-class DownBlock(nn.Module):
-    """x -> 1x1(pool(x)) + pool(3x3(relu(3x3(relu(x))))), every convolution spectrally normalized.
-
-    Without `downsample` there is no pooling, and no 1x1 convolution where the channels stay. The `first`
-    block, whose input is the image, leaves out the ReLU in front. The authors' other blocks pool after their
-    1x1 convolution; the two commute, and this order is a quarter of the work.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, *, downsample: bool, first: bool) -> None:
-        super().__init__()
-        hidden = out_channels if first else in_channels
-        self.first = first
-        self.downsample = downsample
-        self.conv1 = spectral_norm(conv3x3(in_channels, hidden))
-        self.conv2 = spectral_norm(conv3x3(hidden, out_channels))
-        self.shortcut: nn.Module = nn.Identity()
-        if downsample or in_channels != out_channels:
-            self.shortcut = spectral_norm(xavier(nn.Conv2d(in_channels, out_channels, kernel_size=1)))
-
-    def pool(self, x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, 2) if self.downsample else x
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(x if self.first else F.relu(x))
-        h = self.conv2(F.relu(h, inplace=True))
-        shortcut: Tensor = self.shortcut(self.pool(x))
-        return self.pool(h) + shortcut
 
 
 class Discriminator(nn.Module):
@@ -197,7 +138,14 @@ class Discriminator(nn.Module):
         widths = [channels] + [base * level for level in arch.discriminator_levels]
         self.blocks = nn.Sequential(
             *(
-                DownBlock(before, after, downsample=index < arch.downsamples, first=index == 0)
+                DownBlock(
+                    before,
+                    after,
+                    normalized_conv,
+                    downsample=index < arch.downsamples,
+                    first=index == 0,
+                    wide=False,
+                )
                 for index, (before, after) in enumerate(pairwise(widths))
             )
         )

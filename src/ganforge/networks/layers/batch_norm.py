@@ -1,0 +1,52 @@
+"""Batch norm with a gain and a bias for each sample, from its label or from a vector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+
+class ConditionalBatchNorm(nn.Module):
+    """Batch norm with a gain and a bias per label (arXiv:1610.07629), or plain batch norm without classes."""
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=num_classes == 0)
+        self.gain = nn.Embedding(num_classes, channels) if num_classes else None
+        self.bias = nn.Embedding(num_classes, channels) if num_classes else None
+        if self.gain is not None and self.bias is not None:
+            nn.init.ones_(self.gain.weight)
+            nn.init.zeros_(self.bias.weight)
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """features (B, C, H, W), labels int64 (B,) -> (B, C, H, W)."""
+        normalized: Tensor = self.norm(features)
+        if self.gain is None or self.bias is None:
+            return normalized
+        gain: Tensor = self.gain(labels)
+        bias: Tensor = self.bias(labels)
+        return bias[:, :, None, None].addcmul(normalized, gain[:, :, None, None])
+
+
+class ModulatedBatchNorm(nn.Module):
+    """(1 + U c) · batch norm + V c with learned U and V and a vector c of each sample (arXiv:1809.11096, appendix B).
+
+    Args:
+        channels: C.
+        condition_dim: length of c.
+        finish: what the network does to the two linear layers.
+    """
+
+    def __init__(self, channels: int, condition_dim: int, finish: Callable[[nn.Linear], nn.Linear]) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=False)
+        self.gain = finish(nn.Linear(condition_dim, channels, bias=False))
+        self.bias = finish(nn.Linear(condition_dim, channels, bias=False))
+
+    def forward(self, features: Tensor, condition: Tensor) -> Tensor:
+        """features (B, C, H, W), condition (B, condition_dim) -> (B, C, H, W)."""
+        normalized: Tensor = self.norm(features)
+        gain: Tensor = 1 + self.gain(condition)
+        bias: Tensor = self.bias(condition)
+        return bias[:, :, None, None].addcmul(normalized, gain[:, :, None, None])
