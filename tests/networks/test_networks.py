@@ -53,7 +53,7 @@ PAIRS: list[tuple[str, int | None]] = [
     ("dcgan", 32),
     *((name, sizes(name)[0]) for name in MODULES),
 ]
-LATENT_DIM = 7
+LATENT_DIM = 9
 
 
 @dataclass
@@ -91,15 +91,15 @@ def make(
 @pytest.mark.parametrize(("channels", "num_classes"), [(1, 0), (3, 3), (4, 3)])
 @pytest.mark.parametrize(("name", "image_size"), SIZES)
 def test_shapes_types_and_range(name: str, image_size: int | None, channels: int, num_classes: int) -> None:
-    large = image_size is not None and image_size > 256
-    with torch.device("meta" if large else "cpu"):  # there tensors have shapes and types alone
-        pair = make(name, image_size, channels, num_classes, width=2, batch=3)
+    large = image_size is not None and image_size > 64
+    pair = make(name, image_size, channels, num_classes, width=1 if large else 2, batch=3)
+    with torch.no_grad():
         images = pair.generate()
         logits = pair.judge(images)
     assert images.shape == (3, *pair.shape)
     assert images.dtype == torch.float32
     assert logits.shape == (3,)
-    assert large or logits.isfinite().all()
+    assert logits.isfinite().all()
     assert pair.generator.latent_dim == LATENT_DIM
 
 
