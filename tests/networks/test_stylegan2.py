@@ -180,7 +180,7 @@ def test_the_discriminator_without_shortcuts_is_smaller() -> None:
 
 
 def test_widths_double_towards_4x4_up_to_the_largest() -> None:
-    assert stylegan2.level_widths(1024, None, 512) == {
+    assert stylegan2.widths_of_levels(1024, None, 512) == {
         4: 512,
         8: 512,
         16: 512,
@@ -191,4 +191,4 @@ def test_widths_double_towards_4x4_up_to_the_largest() -> None:
         512: 64,
         1024: 32,
     }
-    assert set(stylegan2.level_widths(32, None, 512).values()) == {512}
+    assert set(stylegan2.widths_of_levels(32, None, 512).values()) == {512}

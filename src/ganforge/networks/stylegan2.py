@@ -6,6 +6,7 @@ plain PyTorch: no kernel is built, gradients exist to any order, and the compile
 
 from __future__ import annotations
 
+import functools
 from itertools import pairwise
 from math import sqrt
 
@@ -15,26 +16,13 @@ from torch import Tensor, nn
 
 from ganforge.networks.heads.head import MakeHead
 from ganforge.networks.heads.projection import Projection
-from ganforge.networks.image_size import supported_image_size
+from ganforge.networks.image_size import level_widths
 from ganforge.networks.layers.equalized import EqualizedConv2d, EqualizedEmbedding, EqualizedLinear, equalized
 from ganforge.networks.layers.minibatch_deviation import MinibatchDeviation
 from ganforge.networks.layers.resampling import Filter
 
-IMAGE_SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
-FEATURES = 32768
-"""Channels of a level times its height, up to `max_width`: configuration F of the paper's table 1."""
-
-
-def level_widths(image_size: int | None, width: int | None, max_width: int) -> dict[int, int]:
-    """Channels of each level by its height, from 4 up: `width` at the image, doubled per level, up to `max_width`.
-
-    >>> level_widths(32, 64, 256)
-    {4: 256, 8: 256, 16: 128, 32: 64}
-    """
-    size = supported_image_size(image_size, IMAGE_SIZES, network="stylegan2")
-    base = FEATURES if width is None else width * size
-    heights = [4 << level for level in range(size.bit_length() - 2)]
-    return {height: min(base // height, max_width) for height in heights}
+# Channels of a level times its height, up to `max_width`: configuration F of the paper's table 1.
+widths_of_levels = functools.partial(level_widths, features=32768, network="stylegan2")
 
 
 def activate(x: Tensor) -> Tensor:
@@ -205,7 +193,7 @@ class Generator(nn.Module):
         self.latent_dim = latent_dim
         self.mixing = mixing
         self.mapping = Mapping(latent_dim, num_classes, w_dim, depth)
-        self.synthesis = Synthesis(level_widths(image_size, width, max_width), channels, w_dim)
+        self.synthesis = Synthesis(widths_of_levels(image_size, width, max_width), channels, w_dim)
 
     def forward(self, z: Tensor, labels: Tensor, truncation: float = 1.0) -> Tensor:
         """z float (B, latent_dim), labels int64 (B,) -> images (B, C, H, W).
@@ -288,7 +276,7 @@ class Discriminator(nn.Module):
         head: MakeHead | None = None,
     ) -> None:
         super().__init__()
-        widths = list(level_widths(image_size, width, max_width).values())[::-1]
+        widths = list(widths_of_levels(image_size, width, max_width).values())[::-1]
         self.from_image = EqualizedConv2d(channels, widths[0], 1)
         self.blocks = nn.Sequential(*(DownBlock(i, o, residual=residual) for i, o in pairwise(widths)))
         self.deviation = MinibatchDeviation(group_size)
