@@ -72,7 +72,7 @@ def test_demodulated_outputs_of_normal_inputs_have_unit_size_whatever_the_styles
 def small(**settings: object) -> Generator:
     generator = Generator(6, 16, 3, width=4, w_dim=8, depth=2, **settings)  # type: ignore[arg-type]
     for conv in generator.synthesis.convs:
-        nn.init.constant_(conv.noise_strength, 0.5)  # type: ignore[arg-type]
+        nn.init.constant_(conv.noise.strength, 0.5)  # type: ignore[arg-type]
     return generator
 
 
@@ -98,7 +98,7 @@ def test_noise_follows_the_global_generator_in_training_and_is_fixed_in_evaluati
 def test_noise_of_no_strength_is_none() -> None:
     generator = small(mixing=0.0)
     for conv in generator.synthesis.convs:
-        nn.init.zeros_(conv.noise_strength)  # type: ignore[arg-type]
+        nn.init.zeros_(conv.noise.strength)  # type: ignore[arg-type]
     z, labels = torch.randn(3, 6), torch.zeros(3, dtype=torch.int64)
     assert torch.equal(generator(z, labels), generator(z, labels))
 

@@ -1,7 +1,6 @@
 """DCGAN (Radford, Metz & Chintala 2015, arXiv:1511.06434) for pictures of any power of two from 8 to 256."""
 
 import functools
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from ganforge.networks.heads.head import MakeHead, plain
 from ganforge.networks.heads.projection import Projection
 from ganforge.networks.image_size import supported_image_size
+from ganforge.networks.layers.batch_norm import NormName, norm2d
 
 IMAGE_SIZES = (8, 16, 32, 64, 128, 256)
 LABEL_DIM = 32
@@ -97,7 +97,7 @@ class Discriminator(nn.Module):
         channels: int,
         num_classes: int = 0,
         width: int = 64,
-        norm: Literal["batch", "layer", "none"] = "batch",
+        norm: NormName = "batch",
         head: MakeHead | None = None,
     ) -> None:
         super().__init__()
@@ -109,10 +109,8 @@ class Discriminator(nn.Module):
         layers: list[nn.Module] = []
         for level, wide in enumerate(widths):
             layers.append(nn.Conv2d(channels, wide, kernel_size=4, stride=2, padding=1, bias=has_bias))
-            if level > 0 and norm == "batch":
-                layers.append(nn.BatchNorm2d(wide))
-            elif level > 0 and norm == "layer":
-                layers.append(nn.GroupNorm(1, wide))
+            if level > 0:
+                layers += norm2d(norm, wide)
             layers.append(nn.LeakyReLU(0.2, inplace=True))
             channels = wide
         self.layers = nn.Sequential(*layers, nn.Flatten())

@@ -19,6 +19,7 @@ from ganforge.networks.heads.projection import Projection
 from ganforge.networks.image_size import level_widths
 from ganforge.networks.layers.equalized import EqualizedConv2d, EqualizedEmbedding, EqualizedLinear, equalized
 from ganforge.networks.layers.minibatch_deviation import MinibatchDeviation
+from ganforge.networks.layers.noise import Noise
 from ganforge.networks.layers.resampling import Filter
 
 # Channels of a level times its height, up to `max_width`: configuration F of the paper's table 1.
@@ -86,13 +87,7 @@ class Mapping(nn.Module):
 
 
 class StyledConv(nn.Module):
-    """A modulated 3x3 convolution, noise, a bias and the activation; `up` doubles height and width first.
-
-    Noise is drawn from PyTorch's global generator in training mode, and in evaluation mode one pattern that is the
-    layer's own: what a generator makes of a z is then a function of that z alone.
-    """
-
-    noise: Tensor
+    """A modulated 3x3 convolution, noise, a bias and the activation; `up` doubles height and width first."""
 
     def __init__(self, in_channels: int, out_channels: int, size: int, w_dim: int, *, up: bool) -> None:
         super().__init__()
@@ -101,8 +96,7 @@ class StyledConv(nn.Module):
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
         self.scale = 1 / sqrt(in_channels * 9)
         self.filter = Filter() if up else None
-        self.noise_strength = nn.Parameter(torch.zeros(()))
-        self.register_buffer("noise", torch.randn(1, 1, size, size))
+        self.noise = Noise(size)
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
@@ -110,10 +104,7 @@ class StyledConv(nn.Module):
         x = modulated_conv2d(x, self.weight * self.scale, self.style(w), up=self.up)
         if self.filter is not None:
             x = self.filter.blur(x, padding=1) * 4  # of four places that the stride makes, one has input
-        noise = self.noise
-        if self.training:
-            noise = torch.randn(len(x), *noise.shape[1:], dtype=noise.dtype, device=noise.device)
-        x = x + (noise * self.noise_strength).to(x.dtype) + self.bias[:, None, None].to(x.dtype)
+        x = self.noise(x) + self.bias[:, None, None].to(x.dtype)
         return activate(x)
 
 

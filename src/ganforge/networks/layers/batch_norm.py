@@ -1,10 +1,20 @@
-"""Batch norm with a gain and a bias for each sample, from its label or from a vector."""
+"""Batch norm with a gain and a bias for each sample, from its label or from a vector; and norms to choose from."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from torch import Tensor, nn
+
+NormName = Literal["batch", "layer", "none"]
+
+
+def norm2d(norm: NormName, channels: int) -> list[nn.Module]:
+    """The norm of that name over (B, C, H, W): `layer` is over C, H, W, with a gain and a bias a channel."""
+    if norm == "none":
+        return []
+    return [nn.BatchNorm2d(channels) if norm == "batch" else nn.GroupNorm(1, channels)]
 
 
 class ConditionalBatchNorm(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,9 @@ class MinibatchDeviation(nn.Module):
     Args:
         group_size: images in a group.
     """
+
+    averaged_over_ranks: ClassVar[tuple[str, ...]] = ("running_deviation",)
+    """Buffers that each process gathers over its own share of a batch."""
 
     running_deviation: Tensor
 
