@@ -13,6 +13,7 @@ from ganforge.draws import Draws
 from ganforge.games.game import Batch, Game, Terms, Turn
 from ganforge.losses.loss import Loss
 from ganforge.networks.heads.head import Head
+from ganforge.networks.layers.growing import Growing
 from ganforge.penalties.penalty import CriticPenalty, ParameterPenalty, Penalty, Projection
 
 
@@ -29,6 +30,8 @@ class Synthesis(Game):
         penalties: by the name they are logged under.
         augmentation: stands before the discriminator, for real and fake images and in both players' steps; penalties
             see augmented images.
+
+    Networks that grow (`Growing`) are told the time before each step.
 
     A discriminator with a `head` that learns from labels by terms of its own (an auxiliary classifier, say) and with
     `features(images)` has those terms added to both players' under the names that the head gives them.
@@ -56,6 +59,11 @@ class Synthesis(Game):
         self.loss = loss
         self.penalties = nn.ModuleDict(dict(penalties or {}))
         self.augmentation = augmentation
+        if isinstance(generator, Growing) != isinstance(discriminator, Growing):
+            raise ValueError(
+                f"of {type(generator).__module__} and {type(discriminator).__module__} one grows in training: both "
+                "have to, as in model=progan"
+            )
         head = getattr(discriminator, "head", None)
         self._head = head if isinstance(head, Head) and head.has_terms else None
         self._compiled: dict[str, Callable[..., Tensor]] = {}
@@ -70,7 +78,7 @@ class Synthesis(Game):
         return self.loss.generator_uses_real
 
     def discriminator_terms(self, batch: Batch, turn: Turn) -> Terms:
-        real, labels = batch["images"], batch["labels"]
+        real, labels = self._real(batch, turn), batch["labels"]
         kept = self.reuse_fakes and turn.last_step
         with torch.set_grad_enabled(kept):
             fake = self._fakes(turn.draws, labels)
@@ -104,14 +112,14 @@ class Synthesis(Game):
         return terms
 
     def generator_terms(self, batch: Batch, turn: Turn) -> Terms:
-        labels = batch["labels"]
+        real, labels = self._real(batch, turn), batch["labels"]
         fake = self._fakes(turn.draws, labels) if self._fake is None else self._fake
         self._fake = None
         fake_logits, *features = self._judge(self._augmented(fake, turn.draws), labels)
         real_logits = None
         if self.loss.generator_uses_real:
             with torch.no_grad():
-                real_logits, *_ = self._judge(self._augmented(batch["images"], turn.draws), labels)
+                real_logits, *_ = self._judge(self._augmented(real, turn.draws), labels)
         terms = {"adversarial": self.loss.generator_loss(real_logits, fake_logits)}
         if self._head is not None:
             terms |= self._head.generator_terms(features[0], labels)
@@ -140,6 +148,15 @@ class Synthesis(Game):
         }
         if self._head is not None:
             self._compiled["features"] = torch.compile(self.discriminator_side.features)  # type: ignore[arg-type]
+
+    def _real(self, batch: Batch, turn: Turn) -> Tensor:
+        """Real images, of the size that the players have grown to by now."""
+        for side in (self.generator_side, self.discriminator_side):
+            if isinstance(side, Growing):
+                side.grow(turn.images_seen)
+        images = batch["images"]
+        side = self.discriminator_side
+        return side.shrunk(images) if isinstance(side, Growing) else images
 
     def _fakes(self, draws: Draws, labels: Tensor) -> Tensor:
         return self._images(self._compiled.get("generator", self.generator_side), draws, labels)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ganforge.networks.heads.head import MakeHead
 from ganforge.networks.heads.projection import Projection
 from ganforge.networks.image_size import level_widths
+from ganforge.networks.layers.activation import activate, normalize
 from ganforge.networks.layers.equalized import EqualizedConv2d, EqualizedEmbedding, EqualizedLinear, equalized
 from ganforge.networks.layers.minibatch_deviation import MinibatchDeviation
 from ganforge.networks.layers.noise import Noise
@@ -24,16 +25,6 @@ from ganforge.networks.layers.resampling import Filter
 
 # Channels of a level times its height, up to `max_width`: configuration F of the paper's table 1.
 widths_of_levels = functools.partial(level_widths, features=32768, network="stylegan2")
-
-
-def activate(x: Tensor) -> Tensor:
-    """Leaky ReLU (0.2), scaled to keep the size of normal features."""
-    return F.leaky_relu(x, 0.2) * sqrt(2)
-
-
-def normalize(x: Tensor) -> Tensor:
-    """x (B, D), each row divided by the root of its mean square."""
-    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
 
 
 def modulated_conv2d(
