@@ -154,6 +154,18 @@ def test_every_model_bears_every_penalty(train: Train, model: str, penalty: str)
 
 
 @every_model
+@pytest.mark.parametrize("head", names("head"))
+def test_every_model_takes_every_head(train: Train, model: str, head: str) -> None:
+    stands_for = get_class(read("head", head)["_target_"]).adversarial_as
+    train(*small(model), f"head={head}", f"loss={stands_for.lower() if stands_for else 'nonsaturating'}")
+
+
+def test_a_head_that_is_a_loss_names_it(train: Train) -> None:
+    with pytest.raises(UserError, match=r"MultiHinge is a form of the loss Hinge .* Wasserstein: loss=hinge"):
+        train(*small("mlp"), "head=multi_hinge", "loss=wasserstein")
+
+
+@every_model
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_model_learns_by_every_optimizer(train: Train, model: str, optimizer: str) -> None:
     train(*small(model), f"optimizer={optimizer}")

@@ -31,12 +31,16 @@ class Synthesis(Game):
             see augmented images.
 
     A discriminator with a `head` that learns from labels by terms of its own (an auxiliary classifier, say) and with
-    `features(images)` has those terms added to both players' under the names that the head gives them.
+    `features(images)` has those terms added to both players' under the names that the head gives them. A head whose
+    terms hold the adversarial one takes the place of the loss that it is a form of.
 
     Attributes:
         fused_pass: one pass of the discriminator over real and fake together; not with batch norm in it, and with
             spectral norm one power iteration instead of two.
         reuse_fakes: the generator's step takes the fakes of the last discriminator step instead of fresh ones.
+
+    Raises:
+        ValueError: a head that stands in for another loss than the one given.
     """
 
     fused_pass = False
@@ -58,6 +62,13 @@ class Synthesis(Game):
         self.augmentation = augmentation
         head = getattr(discriminator, "head", None)
         self._head = head if isinstance(head, Head) and head.has_terms else None
+        stands_for = self._head.adversarial_as if self._head is not None else None
+        if stands_for not in (None, type(loss).__name__):
+            raise ValueError(
+                f"head {type(head).__name__} is a form of the loss {stands_for} and does not go with "
+                f"{type(loss).__name__}: loss={str(stands_for).lower()}, or another head=..."
+            )
+        self._loss = loss if stands_for is None else None
         self._compiled: dict[str, Callable[..., Tensor]] = {}
         self._fake: Tensor | None = None
 
@@ -82,7 +93,11 @@ class Synthesis(Game):
         turn.observe("fake_logits", fake_logits)
         turn.observe("accuracy_real", real_logits > 0)
         turn.observe("accuracy_fake", fake_logits < 0)
-        terms = {"adversarial": self.loss.discriminator_loss(real_logits, fake_logits)}
+        terms = (
+            {}
+            if self._loss is None
+            else {"adversarial": self._loss.discriminator_loss(real_logits, fake_logits)}
+        )
         if self._head is not None:
             terms |= self._head.discriminator_terms(features[0], features[1], labels)
         if self.augmentation is not None:
@@ -112,7 +127,9 @@ class Synthesis(Game):
         if self.loss.generator_uses_real:
             with torch.no_grad():
                 real_logits, *_ = self._judge(self._augmented(batch["images"], turn.draws), labels)
-        terms = {"adversarial": self.loss.generator_loss(real_logits, fake_logits)}
+        terms = (
+            {} if self._loss is None else {"adversarial": self._loss.generator_loss(real_logits, fake_logits)}
+        )
         if self._head is not None:
             terms |= self._head.generator_terms(features[0], labels)
         return terms
