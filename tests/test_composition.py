@@ -165,6 +165,34 @@ def test_a_head_that_is_a_loss_names_it(train: Train) -> None:
         train(*small("mlp"), "head=multi_hinge", "loss=wasserstein")
 
 
+@pytest.mark.parametrize("augment", names("augment"))
+def test_every_augmentation_trains(train: Train, augment: str) -> None:
+    folder = train(*small("dcgan"), f"augment={augment}")
+    with (folder / "metrics.csv").open(newline="") as file:
+        columns = next(csv.reader(file))
+    steered = "target" in read("augment", augment)
+    assert (f"train/discriminator/{augment}_p" in columns) == steered
+    assert (f"train/discriminator/{augment}_rt" in columns) == steered
+
+
+@pytest.mark.parametrize("augment", names("augment"))
+def test_augmentations_of_images_leave_points_alone(train: Train, augment: str) -> None:
+    words = [*small("mlp", "gaussian_ring"), f"augment={augment}"]
+    if get_class(read("augment", augment)["_target_"]).needs_images:
+        with pytest.raises(
+            UserError, match=r"changes images, and the data are points.*augment=instance_noise"
+        ):
+            train(*words)
+    else:
+        train(*words)
+
+
+def test_a_controller_needs_logits_whose_sign_means_something(train: Train) -> None:
+    with pytest.raises(UserError, match=r"says nothing with Relativistic: .* augment\.target=null"):
+        train(*small("mlp"), "augment=ada", "loss=relativistic")
+    train(*small("mlp"), "augment=ada", "loss=relativistic", "augment.target=null", "augment.p=0.3")
+
+
 @every_model
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_model_learns_by_every_optimizer(train: Train, model: str, optimizer: str) -> None:

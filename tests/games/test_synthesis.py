@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ganforge.augmentations.apa import AdaptivePseudoAugmentation
+from ganforge.augmentations.augmentation import Augmentation
 from ganforge.draws import Draws
 from ganforge.games.game import Turn
 from ganforge.games.synthesis import Synthesis
@@ -16,6 +18,7 @@ from ganforge.losses.loss import Loss
 from ganforge.losses.nonsaturating import NonSaturating
 from ganforge.losses.relativistic import Relativistic
 from ganforge.networks import mlp
+from ganforge.networks.heads.multi_hinge import MultiHinge
 from ganforge.penalties.gradient_penalty import GradientPenalty, gradient_penalty
 from ganforge.penalties.orthogonal import Orthogonal
 from ganforge.penalties.penalty import Penalty
@@ -172,3 +175,73 @@ def test_samples_come_from_the_weights_that_are_asked_for() -> None:
     theirs = game.sample(Draws(1, 0), labels, other.generator_side)
     assert torch.equal(theirs, other.sample(Draws(1, 0), labels))
     assert not torch.equal(theirs, game.sample(Draws(1, 0), labels))
+
+
+class Doubling(Augmentation):
+    """Notes what it is asked for."""
+
+    needs_images = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: list[int] = []
+        self.seen: list[Tensor] = []
+
+    def forward(self, images: Tensor, draws: Draws, images_seen: int) -> Tensor:
+        self.times.append(images_seen)
+        return 2 * images
+
+    def observe(self, real_logits: Tensor, images_seen: int) -> dict[str, Tensor]:
+        self.seen.append(real_logits)
+        return {"strength": torch.tensor(2.0)}
+
+
+def test_both_players_steps_see_augmented_images() -> None:
+    game, data, seed = synthesis(Hinge()), batch(), fresh_seed()
+    augmented = Synthesis(game.generator_side, game.discriminator_side, Hinge(), augmentation=Doubling())
+    moment = turn(3, seed)
+    terms = augmented.discriminator_terms(data, moment)["adversarial"]
+    draws, judge = Draws(seed, 3), game.discriminator_side
+    for_generator = augmented.generator_terms(data, moment)["adversarial"]
+    fakes = [game.generator_side(draws.normal(6, 5), data["labels"]) for _ in range(2)]
+    real_logits = judge(2 * data["images"], data["labels"])
+    expected = Hinge().discriminator_loss(real_logits, judge(2 * fakes[0], data["labels"]))
+    torch.testing.assert_close(terms, expected)
+    torch.testing.assert_close(for_generator, -judge(2 * fakes[1], data["labels"]).mean())
+    doubling = augmented.augmentation
+    assert isinstance(doubling, Doubling)
+    assert doubling.times == [18, 18, 18]
+    torch.testing.assert_close(doubling.seen, [real_logits.detach()])
+    assert moment.observations["strength"] == 2
+
+
+def test_pseudo_real_images_leave_the_generator_alone() -> None:
+    game, data = synthesis(), batch()
+    deceiving = Synthesis(
+        game.generator_side, game.discriminator_side, Hinge(), augmentation=AdaptivePseudoAugmentation(p=1.0)
+    )
+    seed = fresh_seed()
+    term = deceiving.discriminator_terms(data, turn(seed=seed))["adversarial"]
+    term.backward()
+    assert all(p.grad is None for p in game.generator_side.parameters())
+    draws, judge = Draws(seed, 0), game.discriminator_side
+    fake = game.generator_side(draws.normal(6, 5), data["labels"])
+    draws.uniform(6, 1, 1, 1)
+    shown = game.generator_side(draws.normal(6, 5), data["labels"])
+    expected = Hinge().discriminator_loss(judge(shown, data["labels"]), judge(fake, data["labels"]))
+    torch.testing.assert_close(term, expected)
+
+
+def test_a_head_that_is_a_loss_stands_in_for_it_alone() -> None:
+    generator, data = mlp.Generator(latent_dim=5, image_size=8, channels=1, num_classes=3, width=16), batch()
+    discriminator = mlp.Discriminator(image_size=8, channels=1, num_classes=3, width=16, head=MultiHinge)
+    with pytest.raises(
+        ValueError, match=r"MultiHinge is a form of the loss Hinge .* NonSaturating: loss=hinge"
+    ):
+        Synthesis(generator, discriminator, NonSaturating())
+    game, seed = Synthesis(generator, discriminator, Hinge()), fresh_seed()
+    terms = game.discriminator_terms(data, turn(seed=seed))
+    fake = generator(Draws(seed, 0).normal(6, 5), data["labels"])
+    features = (discriminator.features(images) for images in (data["images"], fake))
+    torch.testing.assert_close(terms, discriminator.head.discriminator_terms(*features, data["labels"]))
+    assert set(game.generator_terms(data, turn(seed=seed))) == {"adversarial"}

@@ -28,7 +28,7 @@ class Synthesis(Game):
         loss: the pair of adversarial losses.
         penalties: by the name they are logged under.
         augmentation: stands before the discriminator, for real and fake images and in both players' steps; penalties
-            see augmented images.
+            of the critic see augmented images.
 
     A discriminator with a `head` that learns from labels by terms of its own (an auxiliary classifier, say) and with
     `features(images)` has those terms added to both players' under the names that the head gives them. A head whose
@@ -40,7 +40,8 @@ class Synthesis(Game):
         reuse_fakes: the generator's step takes the fakes of the last discriminator step instead of fresh ones.
 
     Raises:
-        ValueError: a head that stands in for another loss than the one given.
+        ValueError: a head that stands in for another loss than the one given, or an augmentation that is steered by
+            signs of logits which the loss gives no meaning.
     """
 
     fused_pass = False
@@ -59,6 +60,11 @@ class Synthesis(Game):
         self.discriminator_side = discriminator
         self.loss = loss
         self.penalties = nn.ModuleDict(dict(penalties or {}))
+        if augmentation is not None and augmentation.reads_signs and not loss.undecided_at_zero:
+            raise ValueError(
+                f"augmentation {type(augmentation).__name__} is steered by the sign of real logits, which says nothing "
+                f"with {type(loss).__name__}: another loss=..., or augment.target=null and a fixed augment.p=..."
+            )
         self.augmentation = augmentation
         head = getattr(discriminator, "head", None)
         self._head = head if isinstance(head, Head) and head.has_terms else None
@@ -87,7 +93,7 @@ class Synthesis(Game):
             fake = self._fakes(turn.draws, labels)
         if kept:
             self._fake, fake = fake, fake.detach()
-        real, fake = self._augmented(real, turn.draws), self._augmented(fake, turn.draws)
+        real, fake = self._shown(self._taken_for_real(real, labels, turn), turn), self._shown(fake, turn)
         real_logits, fake_logits, *features = self._judge_both(real, fake, labels)
         turn.observe("real_logits", real_logits)
         turn.observe("fake_logits", fake_logits)
@@ -122,11 +128,11 @@ class Synthesis(Game):
         labels = batch["labels"]
         fake = self._fakes(turn.draws, labels) if self._fake is None else self._fake
         self._fake = None
-        fake_logits, *features = self._judge(self._augmented(fake, turn.draws), labels)
+        fake_logits, *features = self._judge(self._shown(fake, turn), labels)
         real_logits = None
         if self.loss.generator_uses_real:
             with torch.no_grad():
-                real_logits, *_ = self._judge(self._augmented(batch["images"], turn.draws), labels)
+                real_logits, *_ = self._judge(self._shown(batch["images"], turn), labels)
         terms = (
             {} if self._loss is None else {"adversarial": self._loss.generator_loss(real_logits, fake_logits)}
         )
@@ -165,11 +171,19 @@ class Synthesis(Game):
         z = draws.normal(len(labels), self.latent_dim, device=labels.device)
         return _at_least_float32(generator(z, labels))
 
-    def _augmented(self, images: Tensor, draws: Draws) -> Tensor:
+    @torch.no_grad()
+    def _taken_for_real(self, real: Tensor, labels: Tensor, turn: Turn) -> Tensor:
+        if self.augmentation is None:
+            return real
+        return self.augmentation.shown_as_real(real, lambda: self._fakes(turn.draws, labels), turn.draws)
+
+    def _shown(self, images: Tensor, turn: Turn) -> Tensor:
+        """Images as the discriminator sees them."""
         if self.augmentation is None:
             return images
-        augmented: Tensor = self.augmentation(images, draws)
-        return augmented
+        with torch.autocast(images.device.type, enabled=False):
+            augmented: Tensor = self.augmentation(_at_least_float32(images), turn.draws, turn.images_seen)
+        return augmented.to(images.dtype)
 
     def _judge(self, images: Tensor, labels: Tensor) -> list[Tensor]:
         """Logits (B,), and the features (B, D) where the head asks for them."""
