@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from ganforge.augmentations.apa import AdaptivePseudoAugmentation
@@ -20,8 +23,11 @@ from ganforge.losses.relativistic import Relativistic
 from ganforge.networks import mlp
 from ganforge.networks.heads.multi_hinge import MultiHinge
 from ganforge.penalties.gradient_penalty import GradientPenalty, gradient_penalty
+from ganforge.penalties.l2 import L2, l2
+from ganforge.penalties.latent_consistency import LatentConsistency
+from ganforge.penalties.layer_weights import layer_weights
 from ganforge.penalties.orthogonal import Orthogonal
-from ganforge.penalties.penalty import Penalty
+from ganforge.penalties.penalty import GeneratorPenalty, Penalty, Player, Projection
 from ganforge.penalties.r1 import R1, r1
 from ganforge.penalties.weight_clipping import WeightClipping
 
@@ -245,3 +251,75 @@ def test_a_head_that_is_a_loss_stands_in_for_it_alone() -> None:
     features = (discriminator.features(images) for images in (data["images"], fake))
     torch.testing.assert_close(terms, discriminator.head.discriminator_terms(*features, data["labels"]))
     assert set(game.generator_terms(data, turn(seed=seed))) == {"adversarial"}
+
+
+PENALTIES = sorted((Path(__file__).parents[2] / "conf" / "penalty").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", PENALTIES, ids=lambda path: path.stem)
+def test_each_player_has_the_terms_that_move_it(path: Path) -> None:
+    game = synthesis(**instantiate(yaml.safe_load(path.read_text())))
+    (penalty,) = game.penalties.values()
+    assert isinstance(penalty, Penalty)
+    for round_ in range(2):  # in the first one averages are not known yet
+        moment = turn(round_ * penalty.every)
+        terms = game.discriminator_terms(batch(), moment)
+        of_generator = isinstance(penalty, GeneratorPenalty) and not penalty.has_discriminator_term
+        assert (path.stem in terms) == (not of_generator and not isinstance(penalty, Projection))
+        torch.stack(list(terms.values())).sum().backward()
+        assert has_gradient(game.discriminator_side)
+        assert not has_gradient(game.generator_side)
+        game.discriminator_side.zero_grad()
+        game.after_discriminator_step()
+
+        game.discriminator_side.requires_grad_(False)
+        terms = game.generator_terms(batch(), moment)
+        assert (path.stem in terms) == isinstance(penalty, GeneratorPenalty)
+        if path.stem in terms and round_:
+            terms[path.stem].backward()
+            assert has_gradient(game.generator_side)
+        assert all(p.grad is None for p in game.discriminator_side.parameters())
+        game.discriminator_side.requires_grad_(True)
+        game.generator_side.zero_grad()
+        game.after_generator_step()
+
+
+@pytest.mark.parametrize("player", ["discriminator", "generator"])
+def test_penalties_of_weights_are_of_the_player_that_is_named(player: Player) -> None:
+    game = synthesis(l2=L2(weight=0.5, player=player, every=3))
+    sides = {"discriminator": game.discriminator_side, "generator": game.generator_side}
+    terms = {"discriminator": game.discriminator_terms, "generator": game.generator_terms}
+    for side, of_side in terms.items():
+        assert "l2" not in of_side(batch(), turn(1))
+        found = of_side(batch(), turn(3))
+        assert ("l2" in found) == (side == player)
+    torch.testing.assert_close(
+        terms[player](batch(), turn(3))["l2"], 3 * 0.5 * l2(layer_weights(sides[player]))
+    )
+
+
+def test_reused_fakes_come_with_their_latents() -> None:
+    game = synthesis(latent_consistency=LatentConsistency(sigma=0.0))
+    game.reuse_fakes = True
+    data, moment = batch(), turn(seed=fresh_seed())
+    game.discriminator_terms(data, moment)
+    assert game.generator_terms(data, moment)["latent_consistency"] == 0, "G(z) is what z makes"
+
+
+@pytest.mark.parametrize("loss", [NonSaturating(), Relativistic()], ids=lambda loss: type(loss).__name__)
+def test_top_k_learns_from_the_fakes_judged_best(loss: Loss) -> None:
+    plain, data, seed = synthesis(loss), batch(8), fresh_seed()
+    sides = plain.generator_side, plain.discriminator_side
+    with torch.no_grad():
+        fake = plain.generator_side(Draws(seed, 0).normal(8, 5), data["labels"])
+        logits = plain.discriminator_side(fake, data["labels"])
+        real = plain.discriminator_side(data["images"], data["labels"])
+    for images_seen, k in ((0, 8), (500, 6), (1000, 4), (9000, 4)):  # the share goes 1, √½, ½
+        game = Synthesis(*sides, loss, top_k=0.5, top_k_kimg=1.0)
+        moment = Turn(images_seen=images_seen, round=0, draws=Draws(seed, 0))
+        best = torch.stack(sorted(logits, reverse=True)[:k])
+        expected = loss.generator_loss(real[:k], best)
+        torch.testing.assert_close(game.generator_terms(data, moment)["adversarial"], expected)
+    for value in (0.0, 1.5):
+        with pytest.raises(ValueError, match=f"top_k={value}"):
+            Synthesis(*sides, loss, top_k=value)

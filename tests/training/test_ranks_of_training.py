@@ -31,6 +31,8 @@ from ganforge.losses.nonsaturating import NonSaturating
 from ganforge.losses.wasserstein import Wasserstein
 from ganforge.networks import dcgan, mlp, sngan
 from ganforge.penalties.gradient_penalty import GradientPenalty
+from ganforge.penalties.lecam import LeCam
+from ganforge.penalties.path_length import PathLength
 from ganforge.penalties.r1 import R1
 from ganforge.training.ema import EMA
 from ganforge.training.fit import fit
@@ -77,6 +79,8 @@ CASES: dict[str, tuple[Callable[[], Any], Any, dict[str, Any], float | None, dic
     "spectral_norm_in_one_pass": (spectral_pair, NonSaturating(), {}, None, {"fused_pass": True}),
     "ada": (plain_pair, NonSaturating(), {}, None, {"augmentation": ADA, "discriminator_steps": 2}),
     "apa": (plain_pair, NonSaturating(), {}, None, {"augmentation": APA, "accumulate": 2}),
+    "lecam": (plain_pair, NonSaturating(), {"lecam": LeCam(every=2)}, None, {"accumulate": 2}),
+    "path_length": (plain_pair, NonSaturating(), {"length": PathLength(every=2)}, None, {"accumulate": 2}),
     "batch_norm": (batch_norm_pair, NonSaturating(), {}, None, {}),
 }
 

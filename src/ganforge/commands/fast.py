@@ -13,7 +13,7 @@ from torch import nn
 from ganforge.commands.errors import UserError
 from ganforge.games.game import Game
 from ganforge.games.synthesis import Synthesis
-from ganforge.penalties.penalty import CriticPenalty
+from ganforge.penalties.penalty import CriticPenalty, GeneratorPenalty
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,11 @@ def _check(fast: Fast, settings: Mapping[str, Any], game: Game, data: Any, devic
             "fast.compile=true does not go with spectral norm and two passes of the discriminator before one "
             "backward: add fast.fused_pass=true"
         )
-    penalties = [n for n, p in getattr(game, "penalties", {}).items() if isinstance(p, CriticPenalty)]
+    parts = getattr(game, "penalties", {}).items()
+    penalties = [name for name, part in parts if isinstance(part, CriticPenalty | GeneratorPenalty)]
     if fast.compile and _spectral_norm(side) and penalties:
         raise UserError(
-            f"fast.compile=true does not go with spectral norm and penalty=[{penalties[0]}], whose pass moves "
+            f"fast.compile=true does not go with spectral norm and penalty=[{penalties[0]}], whose pass may move "
             "the norm's vectors on before the compiled one is differentiated: leave one of them out"
         )
     if fast.reuse_fakes and settings["accumulate"] > 1:
@@ -128,7 +129,7 @@ def corrected_for_lazy_penalties(optimizer: Any, penalties: Mapping[str, Any]) -
     Raises:
         UserError: the penalties are due at different rounds, or in each.
     """
-    due = {penalty.every for penalty in penalties.values() if penalty.every > 1}
+    due = {p.every for p in penalties.values() if p.every > 1 and p.player == "discriminator"}
     if len(due) != 1:
         found = f"they have {', '.join(map(str, sorted(due)))}" if due else "none has"
         raise UserError(f"fast.lazy_correction=true needs penalties with one `every` above 1, and {found}")

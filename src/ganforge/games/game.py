@@ -78,6 +78,10 @@ class Game(nn.Module, ABC):
         """Called after each step of the discriminator's optimizer: constraints on weights go here."""
         return None
 
+    def after_generator_step(self) -> None:
+        """Called after each step of the generator's optimizer."""
+        return None
+
     @abstractmethod
     def sample(self, draws: Draws, labels: Tensor, generator_side: nn.Module | None = None) -> Tensor:
         """Samples for int64 `labels` (B,): float32 images (B, C, H, W) in [-1, 1], or vectors (B, D).

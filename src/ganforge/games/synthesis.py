@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -13,7 +14,15 @@ from ganforge.draws import Draws
 from ganforge.games.game import Batch, Game, Terms, Turn
 from ganforge.losses.loss import Loss
 from ganforge.networks.heads.head import Head
-from ganforge.penalties.penalty import CriticPenalty, ParameterPenalty, Penalty, Projection
+from ganforge.penalties.penalty import (
+    CriticPenalty,
+    GeneratorPenalty,
+    LogitPenalty,
+    ParameterPenalty,
+    Penalty,
+    Projection,
+    Scene,
+)
 
 
 class Synthesis(Game):
@@ -29,6 +38,9 @@ class Synthesis(Game):
         penalties: by the name they are logged under.
         augmentation: stands before the discriminator, for real and fake images and in both players' steps; penalties
             of the critic see augmented images.
+        top_k: the generator's adversarial term is taken of this share of its fakes, those judged most real (Sinha et
+            al. 2020, "Top-k Training of GANs"), of a batch, or this process's share of it; None for all.
+        top_k_kimg: over how many thousand images the share falls from 1 to there, by the same factor each time.
 
     A discriminator with a `head` that learns from labels by terms of its own (an auxiliary classifier, say) and with
     `features(images)` has those terms added to both players' under the names that the head gives them. A head whose
@@ -40,8 +52,8 @@ class Synthesis(Game):
         reuse_fakes: the generator's step takes the fakes of the last discriminator step instead of fresh ones.
 
     Raises:
-        ValueError: a head that stands in for another loss than the one given, or an augmentation that is steered by
-            signs of logits which the loss gives no meaning.
+        ValueError: a head that stands in for another loss than the one given, an augmentation that is steered by
+            signs of logits which the loss gives no meaning, or a `top_k` that is no share or has no loss to act on.
     """
 
     fused_pass = False
@@ -54,6 +66,8 @@ class Synthesis(Game):
         loss: Loss,
         penalties: Mapping[str, Penalty] | None = None,
         augmentation: Augmentation | None = None,
+        top_k: float | None = None,
+        top_k_kimg: float = 100.0,
     ) -> None:
         super().__init__()
         self.generator_side = generator
@@ -75,8 +89,17 @@ class Synthesis(Game):
                 f"{type(loss).__name__}: loss={str(stands_for).lower()}, or another head=..."
             )
         self._loss = loss if stands_for is None else None
+        if top_k is not None and not 0 < top_k <= 1:
+            raise ValueError(f"top_k={top_k}: a share of the fakes must be above 0 and at most 1")
+        if top_k is not None and self._loss is None:
+            raise ValueError(
+                f"top_k={top_k} does not go with head {type(head).__name__}, whose loss is its own"
+            )
+        if not top_k_kimg >= 0:
+            raise ValueError(f"top_k_kimg={top_k_kimg} must be at least 0")
+        self.top_k, self.top_k_kimg = top_k, top_k_kimg
         self._compiled: dict[str, Callable[..., Tensor]] = {}
-        self._fake: Tensor | None = None
+        self._kept: tuple[Tensor, Tensor] | None = None
 
     @property
     def latent_dim(self) -> int:
@@ -84,66 +107,117 @@ class Synthesis(Game):
 
     @property
     def generator_uses_real(self) -> bool:
-        return self.loss.generator_uses_real
+        return self.loss.generator_uses_real or any(
+            isinstance(penalty, GeneratorPenalty) and penalty.needs_real for _, penalty in self._penalties()
+        )
 
     def discriminator_terms(self, batch: Batch, turn: Turn) -> Terms:
-        real, labels = batch["images"], batch["labels"]
+        labels = batch["labels"]
         kept = self.reuse_fakes and turn.last_step
         with torch.set_grad_enabled(kept):
-            fake = self._fakes(turn.draws, labels)
+            z, raw_fake = self._fakes(turn.draws, labels)
         if kept:
-            self._fake, fake = fake, fake.detach()
-        real, fake = self._shown(self._taken_for_real(real, labels, turn), turn), self._shown(fake, turn)
+            self._kept, raw_fake = (z, raw_fake), raw_fake.detach()
+        real = self._shown(self._taken_for_real(batch["images"], labels, turn), turn)
+        fake = self._shown(raw_fake, turn)
         real_logits, fake_logits, *features = self._judge_both(real, fake, labels)
         turn.observe("real_logits", real_logits)
         turn.observe("fake_logits", fake_logits)
         turn.observe("accuracy_real", real_logits > 0)
         turn.observe("accuracy_fake", fake_logits < 0)
-        terms = (
-            {}
-            if self._loss is None
-            else {"adversarial": self._loss.discriminator_loss(real_logits, fake_logits)}
-        )
+        terms: Terms = {}
+        if self._loss is not None:
+            terms["adversarial"] = self._loss.discriminator_loss(real_logits, fake_logits)
         if self._head is not None:
             terms |= self._head.discriminator_terms(features[0], features[1], labels)
         if self.augmentation is not None:
             for name, value in self.augmentation.observe(real_logits.detach(), turn.images_seen).items():
                 turn.observe(name, value)
 
-        def critic(images: Tensor) -> Tensor:
-            # Never the compiled one, which is differentiable only once.
-            return _at_least_float32(self.discriminator_side(images, labels))
+        def term_of(penalty: Penalty) -> Tensor | None:
+            if isinstance(penalty, CriticPenalty):
+                return penalty(self._critic(labels), real, fake, turn.draws)  # type: ignore[no-any-return]
+            if isinstance(penalty, LogitPenalty):
+                return penalty(real_logits, fake_logits)  # type: ignore[no-any-return]
+            if isinstance(penalty, ParameterPenalty) and penalty.player == "discriminator":
+                return penalty(self.discriminator_side)  # type: ignore[no-any-return]
+            if isinstance(penalty, GeneratorPenalty) and penalty.has_discriminator_term:
+                return penalty.of_discriminator(self._scene(batch, z, raw_fake), turn.draws)
+            return None
 
-        for name, penalty in self._penalties():
-            # Lazy regularisation (Karras et al. 2020, appendix B): every n-th round, n times as strong.
-            if turn.round % penalty.every == 0:
-                with torch.autocast(real.device.type, enabled=False):
-                    if isinstance(penalty, CriticPenalty):
-                        terms[name] = penalty(critic, real, fake, turn.draws) * penalty.every
-                    elif isinstance(penalty, ParameterPenalty):
-                        terms[name] = penalty(self.discriminator_side) * penalty.every
-        return terms
+        return terms | self._due_terms(term_of, turn, real.device)
 
     def generator_terms(self, batch: Batch, turn: Turn) -> Terms:
         labels = batch["labels"]
-        fake = self._fakes(turn.draws, labels) if self._fake is None else self._fake
-        self._fake = None
-        fake_logits, *features = self._judge(self._shown(fake, turn), labels)
+        z, raw_fake = self._fakes(turn.draws, labels) if self._kept is None else self._kept
+        self._kept = None
+        fake_logits, *features = self._judge(self._shown(raw_fake, turn), labels)
         real_logits = None
         if self.loss.generator_uses_real:
             with torch.no_grad():
                 real_logits, *_ = self._judge(self._shown(batch["images"], turn), labels)
-        terms = (
-            {} if self._loss is None else {"adversarial": self._loss.generator_loss(real_logits, fake_logits)}
-        )
+        terms: Terms = {}
+        if self._loss is not None:
+            terms["adversarial"] = self._loss.generator_loss(*self._best(real_logits, fake_logits, turn))
         if self._head is not None:
             terms |= self._head.generator_terms(features[0], labels)
-        return terms
+
+        def term_of(penalty: Penalty) -> Tensor | None:
+            if isinstance(penalty, GeneratorPenalty):
+                return penalty(self._scene(batch, z, raw_fake), turn.draws)  # type: ignore[no-any-return]
+            if isinstance(penalty, ParameterPenalty) and penalty.player == "generator":
+                return penalty(self.generator_side)  # type: ignore[no-any-return]
+            return None
+
+        return terms | self._due_terms(term_of, turn, labels.device)
 
     def after_discriminator_step(self) -> None:
         for _, penalty in self._penalties():
             if isinstance(penalty, Projection):
                 penalty.project_(self.discriminator_side)
+            elif penalty.player == "discriminator":
+                penalty.advance()
+
+    def after_generator_step(self) -> None:
+        for _, penalty in self._penalties():
+            if penalty.player == "generator":
+                penalty.advance()
+
+    def _due_terms(
+        self, term_of: Callable[[Penalty], Tensor | None], turn: Turn, device: torch.device
+    ) -> Terms:
+        """What penalties add to the terms of the player whose `term_of` is asked."""
+        terms: Terms = {}
+        for name, penalty in self._penalties():
+            # Lazy regularisation (Karras et al. 2020, appendix B): every n-th round, n times as strong.
+            if turn.round % penalty.every == 0:
+                with torch.autocast(device.type, enabled=False):
+                    term = term_of(penalty)
+                if term is not None:
+                    terms[name] = term * penalty.every
+        return terms
+
+    def _critic(self, labels: Tensor) -> Callable[[Tensor], Tensor]:
+        # Never the compiled one, which is differentiable only once.
+        return lambda images: _at_least_float32(self.discriminator_side(images, labels))
+
+    def _scene(self, batch: Batch, z: Tensor, fake: Tensor) -> Scene:
+        labels = batch["labels"]
+
+        def features(images: Tensor) -> Tensor:
+            return _at_least_float32(self.discriminator_side.features(images))  # type: ignore[operator]
+
+        return Scene(self.generator_side, self._critic(labels), features, labels, batch["images"], z, fake)
+
+    def _best(
+        self, real_logits: Tensor | None, fake_logits: Tensor, turn: Turn
+    ) -> tuple[Tensor | None, Tensor]:
+        """The logits that the generator's adversarial term is taken of; as many real ones as of fakes."""
+        if self.top_k is None:
+            return real_logits, fake_logits
+        progress = min(1.0, turn.images_seen / (1000 * self.top_k_kimg)) if self.top_k_kimg else 1.0
+        k = math.ceil(len(fake_logits) * self.top_k**progress)
+        return None if real_logits is None else real_logits[:k], fake_logits.topk(k).values
 
     def _penalties(self) -> Iterator[tuple[str, Penalty]]:
         for name, penalty in self.penalties.items():
@@ -152,7 +226,7 @@ class Synthesis(Game):
 
     def sample(self, draws: Draws, labels: Tensor, generator_side: nn.Module | None = None) -> Tensor:
         generator = self.generator_side if generator_side is None else generator_side
-        return self._images(generator, draws, labels)
+        return _at_least_float32(generator(self._latents(draws, labels), labels))
 
     def compile_players(self) -> None:
         """Compiles both networks' forward passes for training; names of weights stay as they are."""
@@ -164,18 +238,19 @@ class Synthesis(Game):
         if self._head is not None:
             self._compiled["features"] = torch.compile(self.discriminator_side.features)  # type: ignore[arg-type]
 
-    def _fakes(self, draws: Draws, labels: Tensor) -> Tensor:
-        return self._images(self._compiled.get("generator", self.generator_side), draws, labels)
+    def _fakes(self, draws: Draws, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents and what the generator makes of them."""
+        z = self._latents(draws, labels)
+        return z, _at_least_float32(self._compiled.get("generator", self.generator_side)(z, labels))
 
-    def _images(self, generator: Callable[[Tensor, Tensor], Tensor], draws: Draws, labels: Tensor) -> Tensor:
-        z = draws.normal(len(labels), self.latent_dim, device=labels.device)
-        return _at_least_float32(generator(z, labels))
+    def _latents(self, draws: Draws, labels: Tensor) -> Tensor:
+        return draws.normal(len(labels), self.latent_dim, device=labels.device)
 
     @torch.no_grad()
     def _taken_for_real(self, real: Tensor, labels: Tensor, turn: Turn) -> Tensor:
         if self.augmentation is None:
             return real
-        return self.augmentation.shown_as_real(real, lambda: self._fakes(turn.draws, labels), turn.draws)
+        return self.augmentation.shown_as_real(real, lambda: self._fakes(turn.draws, labels)[1], turn.draws)
 
     def _shown(self, images: Tensor, turn: Turn) -> Tensor:
         """Images as the discriminator sees them."""

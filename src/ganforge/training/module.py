@@ -174,6 +174,7 @@ class AdversarialModule(LightningModule):
             self.game.after_discriminator_step()
         self._set_trainable("discriminator", False)
         self._update("generator", generator_optimizer, self.game.generator_terms, steps[-1], turn)
+        self.game.after_generator_step()
         self._set_trainable("discriminator", True)
         self.meter.add("train/discriminator/", turn.observations)
         self.images_seen += self.images_per_round
