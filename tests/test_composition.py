@@ -165,6 +165,23 @@ def test_a_head_that_is_a_loss_names_it(train: Train) -> None:
         train(*small("mlp"), "head=multi_hinge", "loss=wasserstein")
 
 
+@every_model
+def test_every_model_judges_packs(train: Train, model: str) -> None:
+    train(*small(model), "game.packing=2", "conditional=false", "augment=flip_translate", "penalty=[r1]")
+
+
+def test_packs_that_cannot_be_made_are_refused(train: Train) -> None:
+    with pytest.raises(UserError, match=r"game\.packing=2 shows .* conditional=false"):
+        train(*small("mlp"), "game.packing=2")
+    unconditional = [*small("mlp"), "conditional=false"]
+    with pytest.raises(UserError, match=r"batch_size=8 .*game\.packing=3: a multiple of 3 can"):
+        train(*unconditional, "game.packing=3")
+    with pytest.raises(UserError, match=r"needs a discriminator of 2 channels, and .* is 1"):
+        train(*unconditional, "game.packing=2", "model.discriminator.channels=1")
+    with pytest.raises(UserError, match=r"packing=0"):
+        train(*unconditional, "game.packing=0")
+
+
 @pytest.mark.parametrize("augment", names("augment"))
 def test_every_augmentation_trains(train: Train, augment: str) -> None:
     folder = train(*small("dcgan"), f"augment={augment}")

@@ -15,6 +15,7 @@ from ganforge.augmentations.apa import AdaptivePseudoAugmentation
 from ganforge.augmentations.augmentation import Augmentation
 from ganforge.draws import Draws
 from ganforge.games.game import Turn
+from ganforge.games.sampling import GameModel
 from ganforge.games.synthesis import Synthesis
 from ganforge.losses.hinge import Hinge
 from ganforge.losses.loss import Loss
@@ -22,6 +23,7 @@ from ganforge.losses.nonsaturating import NonSaturating
 from ganforge.losses.relativistic import Relativistic
 from ganforge.networks import mlp
 from ganforge.networks.heads.multi_hinge import MultiHinge
+from ganforge.penalties.feature_matching import FeatureMatching
 from ganforge.penalties.gradient_penalty import GradientPenalty, gradient_penalty
 from ganforge.penalties.l2 import L2, l2
 from ganforge.penalties.latent_consistency import LatentConsistency
@@ -323,3 +325,35 @@ def test_top_k_learns_from_the_fakes_judged_best(loss: Loss) -> None:
     for value in (0.0, 1.5):
         with pytest.raises(ValueError, match=f"top_k={value}"):
             Synthesis(*sides, loss, top_k=value)
+
+
+def test_packs_are_neighbours_laid_over_one_another() -> None:
+    generator = mlp.Generator(latent_dim=5, image_size=8, channels=1, width=16)
+    discriminator = mlp.Discriminator(image_size=8, channels=3, width=16)
+    penalties: dict[str, Penalty] = {"r1": R1(gamma=2.0), "zcr": LatentConsistency(), "fm": FeatureMatching()}
+    game = Synthesis(generator, discriminator, Relativistic(), penalties, packing=3)
+    data, seed = {"images": batch()["images"], "labels": torch.zeros(6, dtype=torch.int64)}, fresh_seed()
+    moment = turn(seed=seed)
+    terms = game.discriminator_terms(data, moment)
+
+    def pack(images: Tensor) -> Tensor:
+        return torch.stack([torch.cat(list(images[i : i + 3])) for i in (0, 3)])
+
+    def critic(images: Tensor) -> Tensor:
+        logits: Tensor = discriminator(images, data["labels"][:2])
+        return logits
+
+    fake = generator(Draws(seed, 0).normal(6, 5), data["labels"]).detach()
+    logits = critic(pack(data["images"])), critic(pack(fake))
+    torch.testing.assert_close(terms["adversarial"], Relativistic().discriminator_loss(*logits))
+    torch.testing.assert_close(terms["r1"], r1(critic, pack(data["images"])))
+    assert moment.observations["real_logits"].shape == (2,)
+    assert {"zcr", "fm"} < set(game.generator_terms(data, moment))
+    game.fused_pass = True
+    torch.testing.assert_close(
+        game.discriminator_terms(data, turn(seed=seed))["adversarial"], terms["adversarial"]
+    )
+    model = GameModel(game, generator, num_classes=0, device="cpu")
+    features = model.discriminator_features(data["images"], data["labels"])
+    assert features is not None
+    assert features.shape == (6, 16)

@@ -22,6 +22,7 @@ from ganforge.networks.heads.discriminative_classifier import DiscriminativeClas
 from ganforge.networks.heads.head import Head, Layer, plain
 from ganforge.networks.heads.multi_hinge import MultiHinge, multi_hinge_loss
 from ganforge.networks.heads.twin_auxiliary_classifier import TwinAuxiliaryClassifier
+from ganforge.networks.layers.minibatch_discrimination import MinibatchDiscrimination
 
 CONF = Path(__file__).parents[2] / "conf" / "head"
 FILES = sorted(CONF.glob("*.yaml"))
@@ -77,12 +78,12 @@ def test_the_configuration_repeats_the_defaults(path: Path) -> None:
 
 
 @every_head
-def test_a_logit_an_image_that_depends_on_no_other(path: Path) -> None:
+def test_a_logit_depends_on_other_images_where_the_head_says_so(path: Path) -> None:
     head, h, y = make(path).double(), features(), labels()
     logits = head(h, y)
     assert logits.shape == (BATCH,)
     alone = torch.cat([head(h[i : i + 1], y[i : i + 1]) for i in range(BATCH)])
-    torch.testing.assert_close(logits, alone)
+    assert torch.allclose(logits, alone) != head.mixes_samples
 
 
 @every_head
@@ -244,3 +245,18 @@ def test_concatenation_relates_label_and_features() -> None:
     head, h = Concatenation(FEATURES, CLASSES).double(), features()
     first, second = (head(h, torch.full((BATCH,), k)) for k in (1, 2))
     assert (first - second).std() > 1e-4
+
+
+def test_minibatch_discrimination() -> None:
+    layer, h = MinibatchDiscrimination(FEATURES, kernels=3, dim=2).double(), features()
+    result = layer(h)
+    assert torch.equal(result[:, :FEATURES], h)
+    rows = (h @ layer.transform.weight.T).view(BATCH, 3, 2)
+    for i in range(BATCH):
+        for k in range(3):
+            near = sum(
+                math.exp(-(rows[i, k] - rows[j, k]).abs().sum().item()) for j in range(BATCH) if j != i
+            )
+            assert result[i, FEATURES + k].item() == pytest.approx(near, rel=1e-9)
+    same = layer(h[:1].expand(BATCH, -1))[:, FEATURES:]
+    torch.testing.assert_close(same, torch.full_like(same, BATCH - 1))

@@ -173,6 +173,32 @@ def check_conditional(settings: Mapping[str, Any], data: Any) -> bool:
     return bool(settings["num_classes"])
 
 
+def check_packing(settings: Mapping[str, Any], game: Game) -> None:
+    packing = getattr(game, "packing", 1)
+    if packing == 1:
+        return
+    if settings["num_classes"]:
+        raise UserError(
+            f"game.packing={packing} shows the discriminator several images as one, which have no label in common: "
+            "add conditional=false"
+        )
+    ranks, parts = check_ranks(settings), settings["accumulate"]
+    if settings["batch_size"] % (packing * parts * ranks):
+        raise UserError(
+            f"batch_size={settings['batch_size']} in accumulate={parts} micro-batches on {ranks} processes cannot be "
+            f"dealt out in packs of game.packing={packing}: a multiple of {packing * parts * ranks} can"
+        )
+    there, needed = (
+        settings["model"]["discriminator"].get("channels"),
+        packing * settings["data"]["channels"],
+    )
+    if there != needed:
+        raise UserError(
+            f"game.packing={packing} needs a discriminator of {needed} channels, and model.discriminator.channels is "
+            f"{there}: ${{packed:${{data.channels}}}} gives them"
+        )
+
+
 def check_discriminator(settings: Mapping[str, Any], game: Game) -> None:
     norms = [
         name

@@ -49,12 +49,13 @@ def _safe(settings: Mapping[str, Any], game: Game, data: Any, device: torch.devi
     cuda = device.type == "cuda"
     convolves = any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in game.modules())
     has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else _cpu_has_bf16()
-    one_pass = isinstance(game, Synthesis) and not _batch_norm(game.discriminator_side)
+    side = game.discriminator_side
+    one_pass = isinstance(game, Synthesis) and not _batch_norm(side) and not _mixer(side)
     return Fast(
         channels_last=convolves,
         bf16=convolves and has_bf16 and settings["trainer"].get("precision", "32-true") == "32-true",
         # Two passes over a small batch are no slower on a CPU; there it saves the second power iteration only.
-        fused_pass=one_pass and (cuda or _spectral_norm(game.discriminator_side)),
+        fused_pass=one_pass and (cuda or _spectral_norm(side)),
         tf32=cuda,
         resident=cuda and data.in_memory and _bytes(data) < torch.cuda.mem_get_info(device)[0] / 4,
     )
@@ -72,6 +73,12 @@ def _check(fast: Fast, settings: Mapping[str, Any], game: Game, data: Any, devic
         raise UserError(
             f"fast.fused_pass=true does not go with batch norm in the discriminator (at {norm}), which would mix the "
             "statistics of real and fake: model.discriminator.norm=none or layer, or fast.fused_pass=false"
+        )
+    mixer = _mixer(side)
+    if fast.fused_pass and mixer:
+        raise UserError(
+            f"fast.fused_pass=true does not go with {mixer} in the discriminator, which would compare real and fake "
+            "images with one another: fast.fused_pass=false, or another head=..."
         )
     if fast.compile and _spectral_norm(side) and not fast.fused_pass:
         raise UserError(
@@ -147,6 +154,11 @@ def corrected_for_lazy_penalties(optimizer: Any, penalties: Mapping[str, Any]) -
 def _batch_norm(side: nn.Module) -> str | None:
     """The name of the first batch-norm layer."""
     return next((n for n, m in side.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)), None)
+
+
+def _mixer(side: nn.Module) -> str | None:
+    """The first layer that tells an image by the others of its batch."""
+    return next((type(m).__name__ for m in side.modules() if getattr(m, "mixes_samples", False)), None)
 
 
 def _spectral_norm(side: nn.Module) -> bool:

@@ -42,6 +42,10 @@ class Synthesis(Game):
             al. 2020, "Top-k Training of GANs"), of a batch, or this process's share of it; None for all.
         top_k_kimg: over how many thousand images the share falls from 1 to there, by the same factor each time.
 
+        packing: how many images the discriminator judges as one, laid over one another as channels (Lin et al. 2018,
+            "PacGAN"): it takes `packing` times the images' channels, and no labels. Those of a batch are packed in
+            their order, after augmentation.
+
     A discriminator with a `head` that learns from labels by terms of its own (an auxiliary classifier, say) and with
     `features(images)` has those terms added to both players' under the names that the head gives them. A head whose
     terms hold the adversarial one takes the place of the loss that it is a form of.
@@ -53,7 +57,8 @@ class Synthesis(Game):
 
     Raises:
         ValueError: a head that stands in for another loss than the one given, an augmentation that is steered by
-            signs of logits which the loss gives no meaning, or a `top_k` that is no share or has no loss to act on.
+            signs of logits which the loss gives no meaning, a `top_k` that is no share or has no loss to act on, or a
+            `packing` below 1.
     """
 
     fused_pass = False
@@ -68,6 +73,7 @@ class Synthesis(Game):
         augmentation: Augmentation | None = None,
         top_k: float | None = None,
         top_k_kimg: float = 100.0,
+        packing: int = 1,
     ) -> None:
         super().__init__()
         self.generator_side = generator
@@ -98,6 +104,9 @@ class Synthesis(Game):
         if not top_k_kimg >= 0:
             raise ValueError(f"top_k_kimg={top_k_kimg} must be at least 0")
         self.top_k, self.top_k_kimg = top_k, top_k_kimg
+        if packing < 1:
+            raise ValueError(f"packing={packing}: the discriminator sees at least 1 image at a time")
+        self.packing = packing
         self._compiled: dict[str, Callable[..., Tensor]] = {}
         self._kept: tuple[Tensor, Tensor] | None = None
 
@@ -199,15 +208,18 @@ class Synthesis(Game):
 
     def _critic(self, labels: Tensor) -> Callable[[Tensor], Tensor]:
         # Never the compiled one, which is differentiable only once.
-        return lambda images: _at_least_float32(self.discriminator_side(images, labels))
+        return lambda images: _at_least_float32(self.discriminator_side(images, labels[:: self.packing]))
 
     def _scene(self, batch: Batch, z: Tensor, fake: Tensor) -> Scene:
         labels = batch["labels"]
 
-        def features(images: Tensor) -> Tensor:
-            return _at_least_float32(self.discriminator_side.features(images))  # type: ignore[operator]
+        def critic(images: Tensor) -> Tensor:
+            return self._critic(labels)(self._packed(images))
 
-        return Scene(self.generator_side, self._critic(labels), features, labels, batch["images"], z, fake)
+        def features(images: Tensor) -> Tensor:
+            return _at_least_float32(self.discriminator_side.features(self._packed(images)))  # type: ignore[operator]
+
+        return Scene(self.generator_side, critic, features, labels, batch["images"], z, fake)
 
     def _best(
         self, real_logits: Tensor | None, fake_logits: Tensor, turn: Turn
@@ -255,13 +267,18 @@ class Synthesis(Game):
     def _shown(self, images: Tensor, turn: Turn) -> Tensor:
         """Images as the discriminator sees them."""
         if self.augmentation is None:
-            return images
+            return self._packed(images)
         with torch.autocast(images.device.type, enabled=False):
             augmented: Tensor = self.augmentation(_at_least_float32(images), turn.draws, turn.images_seen)
-        return augmented.to(images.dtype)
+        return self._packed(augmented.to(images.dtype))
+
+    def _packed(self, images: Tensor) -> Tensor:
+        """(B, C, ...) -> (B / packing, packing · C, ...)."""
+        return images.reshape(len(images) // self.packing, -1, *images.shape[2:])
 
     def _judge(self, images: Tensor, labels: Tensor) -> list[Tensor]:
-        """Logits (B,), and the features (B, D) where the head asks for them."""
+        """Logits (B,), or a pack's each, and the features (B, D) where the head asks for them."""
+        labels = labels[:: self.packing]
         if self._head is None:
             discriminator = self._compiled.get("discriminator", self.discriminator_side)
             return [_at_least_float32(discriminator(images, labels))]

@@ -38,6 +38,9 @@ class Head(nn.Module, ABC):
 
     needs_classes: ClassVar[bool] = False
 
+    mixes_samples: ClassVar[bool] = False
+    """A logit depends on the other images of its batch."""
+
     adversarial_as: ClassVar[str | None] = None
     """Where the terms hold the adversarial one, under the name "adversarial": the class of loss that they are a form of
     and stand in for. None where the game's loss is taken."""
