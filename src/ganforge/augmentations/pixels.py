@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -80,28 +81,32 @@ def warp(images: Tensor, inverse: Tensor) -> Tensor:
         images: (B, C, N, N).
         inverse: (B, 3, 3), from places in the result to places in the image, both (x, y, 1) with x and y in [-1, 1].
     """
-    fine = _upsampled(images)
+    up, down = (m.to(images) for m in _resampling(images.shape[-1]))
+    fine = up @ images @ up.T
     grid = F.affine_grid(inverse[:, :2], list(fine.shape), align_corners=False)
-    return _downsampled(F.grid_sample(fine, grid, padding_mode="reflection", align_corners=False))
+    return down @ F.grid_sample(fine, grid, padding_mode="reflection", align_corners=False) @ down.T
 
 
-def _upsampled(images: Tensor) -> Tensor:
-    """(B, C, N, N) -> (B, C, 2N, 2N); `_downsampled` takes it back, but for the borders."""
-    b, c, n, _ = images.shape
-    x = F.pad(images.reshape(b * c, 1, n, n), (3, 3, 3, 3), mode="reflect")
-    taps = images.new_tensor(SYM6) * math.sqrt(2)
-    x = F.conv_transpose2d(x, taps.view(1, 1, -1, 1), stride=(2, 1))
-    x = F.conv_transpose2d(x, taps.view(1, 1, 1, -1), stride=(1, 2))
-    start = 2 * 3 + 5
-    return x[:, :, start : start + 2 * n, start : start + 2 * n].reshape(b, c, 2 * n, 2 * n)
+@functools.lru_cache(maxsize=8)
+def _resampling(n: int) -> tuple[Tensor, Tensor]:
+    """Matrices (2n, n) and (n, 2n) that double and halve a side by the filter, filled by reflection at the borders.
+
+    One after the other they change nothing but near the borders, as the filter is orthogonal to its even shifts. As
+    products they are many times faster than convolutions of single channels.
+    """
+    up, down = torch.zeros(2 * n, n, dtype=torch.float64), torch.zeros(n, 2 * n, dtype=torch.float64)
+    for coarse in range(-len(SYM6), n + len(SYM6)):
+        for k, tap in enumerate(SYM6):
+            fine = 2 * coarse + k - (len(SYM6) // 2 - 1)  # tap 5½ lies over the middle of the coarse pixel
+            if 0 <= fine < 2 * n:
+                up[fine, _mirrored(coarse, n)] += tap * math.sqrt(2)
+            if 0 <= coarse < n:
+                down[coarse, _mirrored(fine, 2 * n)] += tap / math.sqrt(2)
+    return up, down
 
 
-def _downsampled(images: Tensor) -> Tensor:
-    b, c, n, _ = images.shape
-    x = F.pad(images.reshape(b * c, 1, n, n), (5, 5, 5, 5), mode="reflect")
-    taps = images.new_tensor(SYM6) / math.sqrt(2)
-    x = F.conv2d(x, taps.view(1, 1, -1, 1), stride=(2, 1))
-    return F.conv2d(x, taps.view(1, 1, 1, -1), stride=(1, 2)).reshape(b, c, n // 2, n // 2)
+def _mirrored(index: int, n: int) -> int:
+    return (n - 1) - abs((n - 1) - abs(index) % (2 * n - 2)) if n > 1 else 0
 
 
 def recolor(images: Tensor, matrix: Tensor) -> Tensor:
