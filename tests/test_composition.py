@@ -154,6 +154,63 @@ def test_every_model_bears_every_penalty(train: Train, model: str, penalty: str)
 
 
 @every_model
+@pytest.mark.parametrize("head", names("head"))
+def test_every_model_takes_every_head(train: Train, model: str, head: str) -> None:
+    stands_for = get_class(read("head", head)["_target_"]).adversarial_as
+    train(*small(model), f"head={head}", f"loss={stands_for.lower() if stands_for else 'nonsaturating'}")
+
+
+def test_a_head_that_is_a_loss_names_it(train: Train) -> None:
+    with pytest.raises(UserError, match=r"MultiHinge is a form of the loss Hinge .* Wasserstein: loss=hinge"):
+        train(*small("mlp"), "head=multi_hinge", "loss=wasserstein")
+
+
+@every_model
+def test_every_model_judges_packs(train: Train, model: str) -> None:
+    train(*small(model), "game.packing=2", "conditional=false", "augment=flip_translate", "penalty=[r1]")
+
+
+def test_packs_that_cannot_be_made_are_refused(train: Train) -> None:
+    with pytest.raises(UserError, match=r"game\.packing=2 shows .* conditional=false"):
+        train(*small("mlp"), "game.packing=2")
+    unconditional = [*small("mlp"), "conditional=false"]
+    with pytest.raises(UserError, match=r"batch_size=8 .*game\.packing=3: a multiple of 3 can"):
+        train(*unconditional, "game.packing=3")
+    with pytest.raises(UserError, match=r"needs a discriminator of 2 channels, and .* is 1"):
+        train(*unconditional, "game.packing=2", "model.discriminator.channels=1")
+    with pytest.raises(UserError, match=r"packing=0"):
+        train(*unconditional, "game.packing=0")
+
+
+@pytest.mark.parametrize("augment", names("augment"))
+def test_every_augmentation_trains(train: Train, augment: str) -> None:
+    folder = train(*small("dcgan"), f"augment={augment}")
+    with (folder / "metrics.csv").open(newline="") as file:
+        columns = next(csv.reader(file))
+    steered = "target" in read("augment", augment)
+    assert (f"train/discriminator/{augment}_p" in columns) == steered
+    assert (f"train/discriminator/{augment}_rt" in columns) == steered
+
+
+@pytest.mark.parametrize("augment", names("augment"))
+def test_augmentations_of_images_leave_points_alone(train: Train, augment: str) -> None:
+    words = [*small("mlp", "gaussian_ring"), f"augment={augment}"]
+    if get_class(read("augment", augment)["_target_"]).needs_images:
+        with pytest.raises(
+            UserError, match=r"changes images, and the data are points.*augment=instance_noise"
+        ):
+            train(*words)
+    else:
+        train(*words)
+
+
+def test_a_controller_needs_logits_whose_sign_means_something(train: Train) -> None:
+    with pytest.raises(UserError, match=r"says nothing with Relativistic: .* augment\.target=null"):
+        train(*small("mlp"), "augment=ada", "loss=relativistic")
+    train(*small("mlp"), "augment=ada", "loss=relativistic", "augment.target=null", "augment.p=0.3")
+
+
+@every_model
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_model_learns_by_every_optimizer(train: Train, model: str, optimizer: str) -> None:
     train(*small(model), f"optimizer={optimizer}")

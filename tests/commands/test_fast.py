@@ -177,3 +177,11 @@ def test_settings_for_speed_may_change_when_a_run_goes_on(
 
 def test_help_says_how_to_be_fast(ganforge: Any) -> None:
     assert "fast.all=true" in ganforge("train", "--help").out
+
+
+def test_one_pass_does_not_compare_real_with_fake(train: Any, weights: Any) -> None:
+    words = (*DCGAN, "head=minibatch_discrimination", "loss=hinge")
+    outcome = train(*words, "fast.fused_pass=true")
+    assert outcome.code == 2
+    assert "fast.fused_pass=true does not go with MinibatchDiscriminationHead" in outcome.err
+    weights("all", *words, "fast.all=true")

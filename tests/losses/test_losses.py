@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -16,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from ganforge.losses.f_divergence import Divergence, FDivergence
 from ganforge.losses.hinge import Hinge
+from ganforge.losses.label_smoothing import LabelSmoothing
 from ganforge.losses.least_squares import LeastSquares
 from ganforge.losses.loss import Loss
 from ganforge.losses.minimax import Minimax
@@ -35,6 +37,10 @@ LOSSES: list[Loss] = [
     Hinge(),
     Relativistic(),
     RelativisticAverage(),
+    LabelSmoothing(),
+    LabelSmoothing(smoothing=0.3, flip=0.2),
+    *(FDivergence(divergence) for divergence in get_args(Divergence)),
+    *(FDivergence(divergence, saturating=False) for divergence in get_args(Divergence)),
 ]
 every_loss = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
 
@@ -60,6 +66,35 @@ def log_d(r: Any, f: Any) -> Any:
 def average(r: Any, f: Any) -> Any:
     return -np.log(sigmoid(r - f.mean())).mean() - np.log(1 - sigmoid(f - r.mean())).mean()
 
+
+def smoothed(r: Any, f: Any, s: float, q: float) -> Any:
+    """Every image's label drawn by lot, weighed by how probable the lot is."""
+    total = 0.0
+    for logits, label, other in ((r, 1 - s, 0.0), (f, 0.0, 1 - s)):
+        for probability, t in ((1 - q, label), (q, other)):
+            total -= (
+                probability * (t * np.log(sigmoid(logits)) + (1 - t) * np.log(1 - sigmoid(logits))).mean()
+            )
+    return total
+
+
+# Table 6 of Nowozin et al.: f(u), g_f(v), f*(t).
+TABLE: dict[str, tuple[Any, Any, Any]] = {
+    "kl": (lambda u: u * np.log(u), lambda v: v, lambda t: np.exp(t - 1)),
+    "reverse_kl": (lambda u: -np.log(u), lambda v: -np.exp(-v), lambda t: -1 - np.log(-t)),
+    "pearson": (lambda u: (u - 1) ** 2, lambda v: v, lambda t: t**2 / 4 + t),
+    "neyman": (lambda u: (1 - u) ** 2 / u, lambda v: 1 - np.exp(-v), lambda t: 2 - 2 * np.sqrt(1 - t)),
+    "squared_hellinger": (
+        lambda u: (np.sqrt(u) - 1) ** 2,
+        lambda v: 1 - np.exp(-v),
+        lambda t: t / (1 - t),
+    ),
+    "jensen_shannon": (
+        lambda u: -(u + 1) * np.log((1 + u) / 2) + u * np.log(u),
+        lambda v: np.log(2) - np.log(1 + np.exp(-v)),
+        lambda t: -np.log(2 - np.exp(t)),
+    ),
+}
 
 Formula = Callable[[Any, Any], Any]
 FORMULAS: list[tuple[Loss, Formula, Formula]] = [
@@ -87,6 +122,20 @@ FORMULAS: list[tuple[Loss, Formula, Formula]] = [
         lambda r, f: -np.log(sigmoid(f - r)).mean(),
     ),
     (RelativisticAverage(), average, lambda r, f: average(f, r)),
+    (
+        LabelSmoothing(smoothing=0.3, flip=0.2),
+        lambda r, f: smoothed(r, f, 0.3, 0.2),
+        lambda r, f: -np.log(sigmoid(f)).mean(),
+    ),
+    *(
+        (
+            FDivergence(name, saturating),
+            lambda r, f, g=g, c=c: c(g(f)).mean() - g(r).mean(),
+            lambda r, f, g=g, c=c, saturating=saturating: -(c(g(f)) if saturating else g(f)).mean(),
+        )
+        for name, (_, g, c) in TABLE.items()
+        for saturating in (True, False)
+    ),
 ]
 
 
@@ -163,6 +212,53 @@ def test_minimax_is_a_zero_sum_game(logits: list[float]) -> None:
     torch.testing.assert_close(
         Minimax().discriminator_loss(none, fake), -Minimax().generator_loss(None, fake)
     )
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_the_best_critic_of_an_f_divergence_measures_it(name: str) -> None:
+    """-L_D at V = g⁻¹(f'(p/q)) is Σ q·f(p/q), and no other critic's is more (equation 4)."""
+    f, g, _ = TABLE[name]
+    rng = np.random.default_rng(fresh_seed())
+    p, q = (each / each.sum() for each in rng.uniform(0.5, 2, (2, 5)))
+    divergence = (q * f(p / q)).sum()
+    slope = (f(p / q + 1e-6) - f(p / q - 1e-6)) / 2e-6
+    levels = np.linspace(-8, 8, 160_001)
+    best = levels[np.abs(g(levels)[:, None] - slope).argmin(axis=0)]
+    loss = FDivergence(name)
+
+    def bound(v: Any) -> float:
+        logits = torch.tensor(v)
+        each = [
+            p[i] * loss._activation(logits[i]).item() - q[i] * loss._conjugate(logits[i]).item()
+            for i in range(5)
+        ]
+        return float(sum(each))
+
+    assert bound(best) == pytest.approx(divergence, abs=1e-6)
+    for _ in range(20):
+        assert bound(best + rng.normal(0, 1, 5)) < divergence
+
+
+def test_a_logit_of_zero_is_a_draw_where_the_loss_says_so() -> None:
+    """There the slopes of the real and the fake term are as steep: with as many of both, D stays."""
+    for loss in LOSSES:
+        at = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+        (slope,) = torch.autograd.grad(loss.discriminator_loss(at, at), at)
+        certain = isinstance(loss, LabelSmoothing)
+        needs_both = isinstance(loss, Relativistic | RelativisticAverage | Wasserstein)
+        assert needs_both or certain or (abs(slope.item()) < 1e-9) == loss.undecided_at_zero
+        assert not (needs_both and loss.undecided_at_zero)
+
+
+def test_wrong_numbers_are_named() -> None:
+    for settings_, message in (
+        ({"smoothing": 1.0}, "smoothing=1.0"),
+        ({"flip": 0.5}, "flip=0.5"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            LabelSmoothing(**settings_)
+    with pytest.raises(ValueError, match="divergence=chi: it can be kl, reverse_kl"):
+        FDivergence("chi")  # type: ignore[arg-type]
 
 
 def test_pairs_must_pair() -> None:

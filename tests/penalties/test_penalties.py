@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml  # type: ignore[import-untyped]
+from hydra.utils import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -20,14 +21,32 @@ from ganforge.draws import Draws
 from ganforge.penalties.dragan import Dragan, dragan
 from ganforge.penalties.gradient_penalty import GradientPenalty, gradient_penalty
 from ganforge.penalties.input_gradient import input_gradient
-from ganforge.penalties.orthogonal import Orthogonal, layer_weights, orthogonal
-from ganforge.penalties.penalty import Critic, CriticPenalty, ParameterPenalty, Penalty, Projection
+from ganforge.penalties.l1 import L1, l1
+from ganforge.penalties.l2 import L2, l2
+from ganforge.penalties.layer_weights import layer_weights
+from ganforge.penalties.max_gradient import MaxGradient
+from ganforge.penalties.orthogonal import Orthogonal, orthogonal
+from ganforge.penalties.penalty import (
+    Critic,
+    CriticPenalty,
+    GeneratorPenalty,
+    LogitPenalty,
+    ParameterPenalty,
+    Penalty,
+    Projection,
+)
 from ganforge.penalties.r1 import R1, r1
 from ganforge.penalties.r2 import R2, r2
 from ganforge.penalties.weight_clipping import WeightClipping
 
 CONF = Path(__file__).parents[2] / "conf" / "penalty"
-CRITIC_PENALTIES: list[CriticPenalty] = [GradientPenalty(), Dragan(), R1(gamma=2.0), R2(gamma=2.0)]
+CRITIC_PENALTIES: list[CriticPenalty] = [
+    GradientPenalty(),
+    Dragan(),
+    R1(gamma=2.0),
+    R2(gamma=2.0),
+    MaxGradient(),
+]
 each_critic_penalty = pytest.mark.parametrize(
     "penalty", CRITIC_PENALTIES, ids=lambda penalty: type(penalty).__name__
 )
@@ -68,6 +87,7 @@ def test_linear_critic(shape: tuple[int, ...], rng: torch.Generator, seed: int) 
         Dragan(weight=7): 7 * off_one,
         R1(gamma=7): 3.5 * square,
         R2(gamma=7): 3.5 * square,
+        MaxGradient(weight=7): 7 * square,
     }
     for penalty, value in expected.items():
         result = penalty(linear(w), real, fake, Draws(seed, 0))
@@ -97,6 +117,19 @@ def test_gradient_penalty_is_taken_between_real_and_fake(
     assert result.item() == pytest.approx(expected, rel=1e-6)
 
 
+@each_shape
+def test_max_gradient_is_the_largest_slope_between_real_and_fake(
+    shape: tuple[int, ...], rng: torch.Generator, seed: int
+) -> None:
+    real, fake = samples(shape, rng), samples(shape, rng)
+    epsilon = Draws(seed, 3).uniform(shape[0]).double().view(-1, *[1] * (len(shape) - 1))
+    points = (epsilon * real + (1 - epsilon) * fake).flatten(1)
+    expected = max(4 * (point @ point).item() for point in points)
+    assert MaxGradient(weight=3)(quadratic(2.0), real, fake, Draws(seed, 3)).item() == pytest.approx(
+        3 * expected, rel=1e-6
+    )
+
+
 def test_gradient_penalty_is_two_sided(seed: int) -> None:
     x = torch.zeros(4, 2)
     for slope in (0.25, 1.75):
@@ -124,7 +157,7 @@ def test_the_round_decides_the_value(penalty: CriticPenalty, rng: torch.Generato
     real, fake = samples((6, 3), rng), samples((6, 3), rng)
     first, again, next_round = (penalty(quadratic(1.0), real, fake, Draws(seed, r)).item() for r in (0, 0, 1))
     assert first == again
-    assert (first != next_round) == isinstance(penalty, GradientPenalty | Dragan)
+    assert (first != next_round) == isinstance(penalty, GradientPenalty | Dragan | MaxGradient)
 
 
 @each_critic_penalty
@@ -231,9 +264,37 @@ def test_orthogonal_reads_trained_weights_of_layers_only() -> None:
     assert Orthogonal(weight=0.5)(network).item() == pytest.approx(expected)
 
 
-def test_orthogonal_needs_layers() -> None:
+@pytest.mark.parametrize("penalty", [Orthogonal(), L1(), L2()], ids=lambda penalty: type(penalty).__name__)
+def test_penalties_of_weights_need_layers(penalty: ParameterPenalty) -> None:
     with pytest.raises(ValueError, match="BatchNorm1d has no convolution"):
-        Orthogonal()(nn.BatchNorm1d(3))
+        penalty(nn.BatchNorm1d(3))
+
+
+def test_l1_and_l2_are_sums_over_weights_alone(rng: torch.Generator) -> None:
+    weights = [samples((4, 3, 2, 2), rng), samples((5, 7), rng)]
+    flat = np.concatenate([w.numpy().ravel() for w in weights])
+    assert l1(weights).item() == pytest.approx(np.linalg.norm(flat, 1), rel=1e-10)
+    assert l2(weights).item() == pytest.approx(np.linalg.norm(flat) ** 2, rel=1e-10)
+    network = nn.Sequential(nn.ConvTranspose2d(3, 5, 3), nn.BatchNorm2d(5), nn.Linear(6, 4))
+    for penalty, norm in ((L1(weight=0.5), l1), (L2(weight=0.5), l2)):
+        assert penalty(network).item() == pytest.approx(
+            0.5 * norm([network[0].weight, network[2].weight]).item()
+        )
+        slopes = torch.autograd.grad(penalty(network), list(network.parameters()), allow_unused=True)
+        assert [slope is not None for slope in slopes] == [True, False, False, False, True, False]
+
+
+def test_orthogonal_leaves_the_generators_embeddings_alone() -> None:
+    network = nn.Sequential(nn.Embedding(7, 2), nn.Linear(6, 4))
+    assert len(layer_weights(network)) == 2
+    expected = orthogonal([network[1].weight]).item()
+    assert Orthogonal(weight=1.0, player="generator")(network).item() == pytest.approx(expected)
+
+
+def test_a_player_is_one_of_two() -> None:
+    for kind in (Orthogonal, L1, L2):
+        with pytest.raises(ValueError, match="player=critic: it can be discriminator or generator"):
+            kind(player="critic")  # type: ignore[arg-type]
 
 
 @settings(deadline=None)  # a first call loads code
@@ -256,7 +317,7 @@ def test_weight_clipping_clamps_all_and_moves_no_more(clip: float) -> None:
 
 @pytest.mark.parametrize("value", [-0.1, math.nan, math.inf])
 def test_factors_are_finite_and_not_negative(value: float) -> None:
-    for kind in (GradientPenalty, Dragan, Orthogonal):
+    for kind in (GradientPenalty, Dragan, Orthogonal, MaxGradient, L1, L2):
         with pytest.raises(ValueError, match=f"weight={value}"):
             kind(weight=value)
     for gamma_kind in (R1, R2):
@@ -278,11 +339,15 @@ def test_a_penalty_is_due_at_least_sometimes() -> None:
 def test_yaml_composes_under_its_own_key_and_repeats_its_defaults(path: Path) -> None:
     (key, config), *others = yaml.safe_load(path.read_text()).items()
     assert (key, others) == (path.stem, [])
-    module, name = config.pop("_target_").rsplit(".", 1)
+    module, name = config["_target_"].rsplit(".", 1)
     assert module == f"ganforge.penalties.{path.stem}"
     kind: Any = getattr(import_module(module), name)
-    assert isinstance(kind(**config), Penalty)
-    assert isinstance(kind(**config), CriticPenalty | ParameterPenalty | Projection)
+    penalty = instantiate(config)
+    assert isinstance(penalty, Penalty)
+    assert isinstance(
+        penalty, CriticPenalty | LogitPenalty | ParameterPenalty | GeneratorPenalty | Projection
+    )
+    del config["_target_"]
     parameters = inspect.signature(kind).parameters
     assert list(config) == list(parameters)
     defaults = {k: p.default for k, p in parameters.items() if p.default is not inspect.Parameter.empty}

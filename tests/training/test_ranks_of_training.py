@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -20,6 +21,8 @@ import torch.distributed as dist
 from torch import nn
 
 import ganforge as package
+from ganforge.augmentations.ada import AdaptiveDiscriminatorAugmentation
+from ganforge.augmentations.apa import AdaptivePseudoAugmentation
 from ganforge.datasets.samples import TensorSamples
 from ganforge.evaluation.evaluator import NoEvaluation
 from ganforge.evaluation.ranks import Ranks
@@ -28,6 +31,8 @@ from ganforge.losses.nonsaturating import NonSaturating
 from ganforge.losses.wasserstein import Wasserstein
 from ganforge.networks import dcgan, mlp, sngan
 from ganforge.penalties.gradient_penalty import GradientPenalty
+from ganforge.penalties.lecam import LeCam
+from ganforge.penalties.path_length import PathLength
 from ganforge.penalties.r1 import R1
 from ganforge.training.ema import EMA
 from ganforge.training.fit import fit
@@ -59,6 +64,10 @@ def batch_norm_pair() -> tuple[nn.Module, nn.Module]:
     return dcgan.Generator(latent_dim=8, **facts), dcgan.Discriminator(**facts)
 
 
+# As p moves in earnest within ten rounds.
+ADA = partial(AdaptiveDiscriminatorAugmentation, p=0.5, target=0.1, speed_kimg=1.0, every_kimg=0.05)
+APA = partial(AdaptivePseudoAugmentation, p=0.5, target=0.1, speed_kimg=1.0, every_kimg=0.05)
+
 # name: networks, loss, penalties, bound of the gradients, arguments of the module and for speed
 CASES: dict[str, tuple[Callable[[], Any], Any, dict[str, Any], float | None, dict[str, Any]]] = {
     "plain": (plain_pair, NonSaturating(), {}, None, {"flip": True}),
@@ -68,6 +77,10 @@ CASES: dict[str, tuple[Callable[[], Any], Any, dict[str, Any], float | None, dic
     "clipping": (plain_pair, NonSaturating(), {}, 0.1, {}),
     "spectral_norm": (spectral_pair, NonSaturating(), {}, None, {}),
     "spectral_norm_in_one_pass": (spectral_pair, NonSaturating(), {}, None, {"fused_pass": True}),
+    "ada": (plain_pair, NonSaturating(), {}, None, {"augmentation": ADA, "discriminator_steps": 2}),
+    "apa": (plain_pair, NonSaturating(), {}, None, {"augmentation": APA, "accumulate": 2}),
+    "lecam": (plain_pair, NonSaturating(), {"lecam": LeCam(every=2)}, None, {"accumulate": 2}),
+    "path_length": (plain_pair, NonSaturating(), {"length": PathLength(every=2)}, None, {"accumulate": 2}),
     "batch_norm": (batch_norm_pair, NonSaturating(), {}, None, {}),
 }
 
@@ -77,8 +90,9 @@ def played(case: str, ranks: Ranks, folder: str, precision: str) -> dict[str, An
     pair, loss, penalties, clip_norm, arguments = CASES[case]
     torch.manual_seed(ranks.rank)  # the ranks have to begin with the first one's weights
     generator, discriminator = pair()
-    game = Synthesis(generator, discriminator, loss, penalties)
     arguments = dict(arguments)
+    augmentation = arguments.pop("augmentation", lambda: None)()
+    game = Synthesis(generator, discriminator, loss, copy.deepcopy(penalties), augmentation)
     game.fused_pass = arguments.pop("fused_pass", False)
     # In float64 rounding is far below the tolerance, and nothing but rounding may differ. Adam makes whole steps of a
     # gradient that is 0 but for rounding; in float32 it is left out.

@@ -58,6 +58,11 @@ VARIANTS = {
             "clip_norm.discriminator=1",
         ],
     ),
+    # What an augmentation has learnt of the game.
+    "adaptive": (
+        1.024,
+        [*MLP, "augment=ada", "augment.p=0.4", "augment.speed_kimg=2", "augment.every_kimg=0.06"],
+    ),
     # Images decoded by workers ahead of time, and mirrored.
     "streamed": (1.024, [*MLP, "data=image_folder", "data.memory_gb=0", "data.flip=true", "workers=2"]),
 }

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ganforge.augmentations.augmentation import Augmentation
 from ganforge.commands import building
 from ganforge.commands.errors import UserError
 from ganforge.commands.nearest import did_you_mean
@@ -39,7 +40,17 @@ PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "64-true")
 
 def check_settings(settings: Mapping[str, Any]) -> None:
     """What can be known to be wrong before the data are read, which may take long."""
-    for key in ("loss", "penalty", "optimizer", "schedule", "metrics", "callbacks", "logger"):
+    for key in (
+        "loss",
+        "head",
+        "augment",
+        "penalty",
+        "optimizer",
+        "schedule",
+        "metrics",
+        "callbacks",
+        "logger",
+    ):
         building.check(settings[key], key)
     _check_trainer(settings["trainer"])
     for key in ("total_kimg", "batch_size"):
@@ -162,6 +173,32 @@ def check_conditional(settings: Mapping[str, Any], data: Any) -> bool:
     return bool(settings["num_classes"])
 
 
+def check_packing(settings: Mapping[str, Any], game: Game) -> None:
+    packing = getattr(game, "packing", 1)
+    if packing == 1:
+        return
+    if settings["num_classes"]:
+        raise UserError(
+            f"game.packing={packing} shows the discriminator several images as one, which have no label in common: "
+            "add conditional=false"
+        )
+    ranks, parts = check_ranks(settings), settings["accumulate"]
+    if settings["batch_size"] % (packing * parts * ranks):
+        raise UserError(
+            f"batch_size={settings['batch_size']} in accumulate={parts} micro-batches on {ranks} processes cannot be "
+            f"dealt out in packs of game.packing={packing}: a multiple of {packing * parts * ranks} can"
+        )
+    there, needed = (
+        settings["model"]["discriminator"].get("channels"),
+        packing * settings["data"]["channels"],
+    )
+    if there != needed:
+        raise UserError(
+            f"game.packing={packing} needs a discriminator of {needed} channels, and model.discriminator.channels is "
+            f"{there}: ${{packed:${{data.channels}}}} gives them"
+        )
+
+
 def check_discriminator(settings: Mapping[str, Any], game: Game) -> None:
     norms = [
         name
@@ -173,6 +210,16 @@ def check_discriminator(settings: Mapping[str, Any], game: Game) -> None:
             f"the discriminator has batch norm (at {norms[0]}), which a Wasserstein loss or a gradient penalty cannot "
             "be used with: model.discriminator.norm=none or layer"
         )
+    for name, module in game.named_modules():
+        if (
+            isinstance(module, Augmentation)
+            and module.needs_images
+            and settings["data"]["image_size"] is None
+        ):
+            raise UserError(
+                f"game.{name}: {type(module).__name__} changes images, and the data are points: leave it out, or take "
+                "augment=instance_noise"
+            )
     loss, penalties = game.loss, dict(game.penalties.items())  # type: ignore[operator,union-attr]
     spectral = any("parametrizations" in name for name, _ in game.discriminator_side.named_parameters())
     bounded = spectral or any(getattr(p, "bounds_critic", False) for p in penalties.values())

@@ -13,7 +13,7 @@ from torch import nn
 from ganforge.commands.errors import UserError
 from ganforge.games.game import Game
 from ganforge.games.synthesis import Synthesis
-from ganforge.penalties.penalty import CriticPenalty
+from ganforge.penalties.penalty import CriticPenalty, GeneratorPenalty
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,13 @@ def _safe(settings: Mapping[str, Any], game: Game, data: Any, device: torch.devi
     cuda = device.type == "cuda"
     convolves = any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in game.modules())
     has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else _cpu_has_bf16()
-    one_pass = isinstance(game, Synthesis) and not _batch_norm(game.discriminator_side)
+    side = game.discriminator_side
+    one_pass = isinstance(game, Synthesis) and not _batch_norm(side) and not _mixer(side)
     return Fast(
         channels_last=convolves,
         bf16=convolves and has_bf16 and settings["trainer"].get("precision", "32-true") == "32-true",
         # Two passes over a small batch are no slower on a CPU; there it saves the second power iteration only.
-        fused_pass=one_pass and (cuda or _spectral_norm(game.discriminator_side)),
+        fused_pass=one_pass and (cuda or _spectral_norm(side)),
         tf32=cuda,
         resident=cuda and data.in_memory and _bytes(data) < torch.cuda.mem_get_info(device)[0] / 4,
     )
@@ -73,15 +74,22 @@ def _check(fast: Fast, settings: Mapping[str, Any], game: Game, data: Any, devic
             f"fast.fused_pass=true does not go with batch norm in the discriminator (at {norm}), which would mix the "
             "statistics of real and fake: model.discriminator.norm=none or layer, or fast.fused_pass=false"
         )
+    mixer = _mixer(side)
+    if fast.fused_pass and mixer:
+        raise UserError(
+            f"fast.fused_pass=true does not go with {mixer} in the discriminator, which would compare real and fake "
+            "images with one another: fast.fused_pass=false, or another head=..."
+        )
     if fast.compile and _spectral_norm(side) and not fast.fused_pass:
         raise UserError(
             "fast.compile=true does not go with spectral norm and two passes of the discriminator before one "
             "backward: add fast.fused_pass=true"
         )
-    penalties = [n for n, p in getattr(game, "penalties", {}).items() if isinstance(p, CriticPenalty)]
+    parts = getattr(game, "penalties", {}).items()
+    penalties = [name for name, part in parts if isinstance(part, CriticPenalty | GeneratorPenalty)]
     if fast.compile and _spectral_norm(side) and penalties:
         raise UserError(
-            f"fast.compile=true does not go with spectral norm and penalty=[{penalties[0]}], whose pass moves "
+            f"fast.compile=true does not go with spectral norm and penalty=[{penalties[0]}], whose pass may move "
             "the norm's vectors on before the compiled one is differentiated: leave one of them out"
         )
     if fast.reuse_fakes and settings["accumulate"] > 1:
@@ -128,7 +136,7 @@ def corrected_for_lazy_penalties(optimizer: Any, penalties: Mapping[str, Any]) -
     Raises:
         UserError: the penalties are due at different rounds, or in each.
     """
-    due = {penalty.every for penalty in penalties.values() if penalty.every > 1}
+    due = {p.every for p in penalties.values() if p.every > 1 and p.player == "discriminator"}
     if len(due) != 1:
         found = f"they have {', '.join(map(str, sorted(due)))}" if due else "none has"
         raise UserError(f"fast.lazy_correction=true needs penalties with one `every` above 1, and {found}")
@@ -146,6 +154,11 @@ def corrected_for_lazy_penalties(optimizer: Any, penalties: Mapping[str, Any]) -
 def _batch_norm(side: nn.Module) -> str | None:
     """The name of the first batch-norm layer."""
     return next((n for n, m in side.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)), None)
+
+
+def _mixer(side: nn.Module) -> str | None:
+    """The first layer that tells an image by the others of its batch."""
+    return next((type(m).__name__ for m in side.modules() if getattr(m, "mixes_samples", False)), None)
 
 
 def _spectral_norm(side: nn.Module) -> bool:

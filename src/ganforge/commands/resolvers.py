@@ -1,4 +1,4 @@
-"""What the YAML files compute: `${classes:...}`, `${critic_norm:...}` and `${times:...}`."""
+"""What the YAML files compute: `${classes:...}`, `${critic_norm:...}`, `${packed:...}` and `${times:...}`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ganforge.commands.building import target_of, targets
 def register() -> None:
     OmegaConf.register_new_resolver("classes", _classes, replace=True)
     OmegaConf.register_new_resolver("critic_norm", _critic_norm, replace=True)
+    OmegaConf.register_new_resolver("packed", _packed, replace=True)
     OmegaConf.register_new_resolver("times", lambda a, b: float(a) * float(b), replace=True)
 
 
@@ -28,6 +29,13 @@ def _critic_norm(preferred: str, *, _root_: DictConfig) -> str:
     image's output, or a Lipschitz bound, means nothing (Gulrajani et al. 2017, section 4).
     """
     return "none" if preferred == "batch" and forbids_batch_norm(_root_) else preferred
+
+
+def _packed(channels: int | None, *, _root_: DictConfig) -> int | None:
+    """The channels that the discriminator sees: those of all images that it judges as one."""
+    game = _root_.get("game")
+    packing = max(1, int(game.get("packing", 1))) if OmegaConf.is_dict(game) else 1
+    return None if channels is None else channels * packing
 
 
 def forbids_batch_norm(config: Mapping[str, Any]) -> bool:

@@ -27,6 +27,7 @@ from ganforge.commands.checks import (
     check_conditional,
     check_discriminator,
     check_optimizer,
+    check_packing,
     check_ranks,
     check_settings,
     device_of,
@@ -177,6 +178,7 @@ def _assemble(job: _Job, data: Any) -> _Parts:
     torch.manual_seed(derive_seed(settings["seed"], "weights"))
     game = building.build(settings["game"], "game")
     check_discriminator(settings, game)
+    check_packing(settings, game)
     chosen = job.chosen or fast.choose(settings, game, data, device_of(settings["trainer"]))
     fast.apply(chosen, game)
     module = _module(settings, game, data, chosen)

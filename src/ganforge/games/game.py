@@ -62,8 +62,24 @@ class Game(nn.Module, ABC):
     def generator_terms(self, batch: Batch, turn: Turn) -> Terms:
         """Named scalars whose sum the generator side minimises."""
 
+    def averaged_over_ranks(self) -> list[Tensor]:
+        """Buffers that each process gathers over its own share of the batch, and of which all need the mean.
+
+        Those that a module inside the game names in its `averaged_over_ranks`; floating-point, and changed in place.
+        """
+        return [
+            getattr(module, name)
+            for module in self.modules()
+            if module is not self
+            for name in getattr(module, "averaged_over_ranks", ())
+        ]
+
     def after_discriminator_step(self) -> None:
         """Called after each step of the discriminator's optimizer: constraints on weights go here."""
+        return None
+
+    def after_generator_step(self) -> None:
+        """Called after each step of the generator's optimizer."""
         return None
 
     @abstractmethod

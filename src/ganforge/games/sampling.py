@@ -137,8 +137,13 @@ class GameModel:
 
     @torch.no_grad()
     def discriminator_features(self, images: Tensor, labels: Tensor) -> Tensor | None:
-        """What enters the last linear or convolutional layer that the discriminator calls, flat: (B, D)."""
+        """What enters the last linear or convolutional layer that the discriminator calls, flat: (B, D).
+
+        A discriminator of packs sees each image beside itself.
+        """
         side = self.game.discriminator_side
+        copies = getattr(self.game, "packing", 1)
+        images = images.repeat(1, copies, *[1] * (images.ndim - 2))
         seen: list[Tensor] = []
         layers = [m for m in side.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
         hooks = [m.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for m in layers]

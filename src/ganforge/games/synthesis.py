@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -14,7 +15,15 @@ from ganforge.games.game import Batch, Game, Terms, Turn
 from ganforge.losses.loss import Loss
 from ganforge.networks.heads.head import Head
 from ganforge.networks.layers.growing import Growing
-from ganforge.penalties.penalty import CriticPenalty, ParameterPenalty, Penalty, Projection
+from ganforge.penalties.penalty import (
+    CriticPenalty,
+    GeneratorPenalty,
+    LogitPenalty,
+    ParameterPenalty,
+    Penalty,
+    Projection,
+    Scene,
+)
 
 
 class Synthesis(Game):
@@ -29,17 +38,30 @@ class Synthesis(Game):
         loss: the pair of adversarial losses.
         penalties: by the name they are logged under.
         augmentation: stands before the discriminator, for real and fake images and in both players' steps; penalties
-            see augmented images.
+            of the critic see augmented images.
+        top_k: the generator's adversarial term is taken of this share of its fakes, those judged most real (Sinha et
+            al. 2020, "Top-k Training of GANs"), of a batch, or this process's share of it; None for all.
+        top_k_kimg: over how many thousand images the share falls from 1 to there, by the same factor each time.
+
+        packing: how many images the discriminator judges as one, laid over one another as channels (Lin et al. 2018,
+            "PacGAN"): it takes `packing` times the images' channels, and no labels. Those of a batch are packed in
+            their order, after augmentation.
 
     Networks that grow (`Growing`) are told the time before each step.
 
     A discriminator with a `head` that learns from labels by terms of its own (an auxiliary classifier, say) and with
-    `features(images)` has those terms added to both players' under the names that the head gives them.
+    `features(images)` has those terms added to both players' under the names that the head gives them. A head whose
+    terms hold the adversarial one takes the place of the loss that it is a form of.
 
     Attributes:
         fused_pass: one pass of the discriminator over real and fake together; not with batch norm in it, and with
             spectral norm one power iteration instead of two.
         reuse_fakes: the generator's step takes the fakes of the last discriminator step instead of fresh ones.
+
+    Raises:
+        ValueError: a head that stands in for another loss than the one given, an augmentation that is steered by
+            signs of logits which the loss gives no meaning, a `top_k` that is no share or has no loss to act on, or a
+            `packing` below 1.
     """
 
     fused_pass = False
@@ -52,12 +74,20 @@ class Synthesis(Game):
         loss: Loss,
         penalties: Mapping[str, Penalty] | None = None,
         augmentation: Augmentation | None = None,
+        top_k: float | None = None,
+        top_k_kimg: float = 100.0,
+        packing: int = 1,
     ) -> None:
         super().__init__()
         self.generator_side = generator
         self.discriminator_side = discriminator
         self.loss = loss
         self.penalties = nn.ModuleDict(dict(penalties or {}))
+        if augmentation is not None and augmentation.reads_signs and not loss.undecided_at_zero:
+            raise ValueError(
+                f"augmentation {type(augmentation).__name__} is steered by the sign of real logits, which says nothing "
+                f"with {type(loss).__name__}: another loss=..., or augment.target=null and a fixed augment.p=..."
+            )
         self.augmentation = augmentation
         if isinstance(generator, Growing) != isinstance(discriminator, Growing):
             raise ValueError(
@@ -66,8 +96,27 @@ class Synthesis(Game):
             )
         head = getattr(discriminator, "head", None)
         self._head = head if isinstance(head, Head) and head.has_terms else None
+        stands_for = self._head.adversarial_as if self._head is not None else None
+        if stands_for not in (None, type(loss).__name__):
+            raise ValueError(
+                f"head {type(head).__name__} is a form of the loss {stands_for} and does not go with "
+                f"{type(loss).__name__}: loss={str(stands_for).lower()}, or another head=..."
+            )
+        self._loss = loss if stands_for is None else None
+        if top_k is not None and not 0 < top_k <= 1:
+            raise ValueError(f"top_k={top_k}: a share of the fakes must be above 0 and at most 1")
+        if top_k is not None and self._loss is None:
+            raise ValueError(
+                f"top_k={top_k} does not go with head {type(head).__name__}, whose loss is its own"
+            )
+        if not top_k_kimg >= 0:
+            raise ValueError(f"top_k_kimg={top_k_kimg} must be at least 0")
+        self.top_k, self.top_k_kimg = top_k, top_k_kimg
+        if packing < 1:
+            raise ValueError(f"packing={packing}: the discriminator sees at least 1 image at a time")
+        self.packing = packing
         self._compiled: dict[str, Callable[..., Tensor]] = {}
-        self._fake: Tensor | None = None
+        self._kept: tuple[Tensor, Tensor] | None = None
 
     @property
     def latent_dim(self) -> int:
@@ -75,60 +124,122 @@ class Synthesis(Game):
 
     @property
     def generator_uses_real(self) -> bool:
-        return self.loss.generator_uses_real
+        return self.loss.generator_uses_real or any(
+            isinstance(penalty, GeneratorPenalty) and penalty.needs_real for _, penalty in self._penalties()
+        )
 
     def discriminator_terms(self, batch: Batch, turn: Turn) -> Terms:
-        real, labels = self._real(batch, turn), batch["labels"]
+        batch = self._at_this_time(batch, turn)
+        labels = batch["labels"]
         kept = self.reuse_fakes and turn.last_step
         with torch.set_grad_enabled(kept):
-            fake = self._fakes(turn.draws, labels)
+            z, raw_fake = self._fakes(turn.draws, labels)
         if kept:
-            self._fake, fake = fake, fake.detach()
-        real, fake = self._augmented(real, turn.draws), self._augmented(fake, turn.draws)
+            self._kept, raw_fake = (z, raw_fake), raw_fake.detach()
+        real = self._shown(self._taken_for_real(batch["images"], labels, turn), turn)
+        fake = self._shown(raw_fake, turn)
         real_logits, fake_logits, *features = self._judge_both(real, fake, labels)
         turn.observe("real_logits", real_logits)
         turn.observe("fake_logits", fake_logits)
         turn.observe("accuracy_real", real_logits > 0)
         turn.observe("accuracy_fake", fake_logits < 0)
-        terms = {"adversarial": self.loss.discriminator_loss(real_logits, fake_logits)}
+        terms: Terms = {}
+        if self._loss is not None:
+            terms["adversarial"] = self._loss.discriminator_loss(real_logits, fake_logits)
         if self._head is not None:
             terms |= self._head.discriminator_terms(features[0], features[1], labels)
         if self.augmentation is not None:
             for name, value in self.augmentation.observe(real_logits.detach(), turn.images_seen).items():
                 turn.observe(name, value)
 
-        def critic(images: Tensor) -> Tensor:
-            # Never the compiled one, which is differentiable only once.
-            return _at_least_float32(self.discriminator_side(images, labels))
+        def term_of(penalty: Penalty) -> Tensor | None:
+            if isinstance(penalty, CriticPenalty):
+                return penalty(self._critic(labels), real, fake, turn.draws)  # type: ignore[no-any-return]
+            if isinstance(penalty, LogitPenalty):
+                return penalty(real_logits, fake_logits)  # type: ignore[no-any-return]
+            if isinstance(penalty, ParameterPenalty) and penalty.player == "discriminator":
+                return penalty(self.discriminator_side)  # type: ignore[no-any-return]
+            if isinstance(penalty, GeneratorPenalty) and penalty.has_discriminator_term:
+                return penalty.of_discriminator(self._scene(batch, z, raw_fake), turn.draws)
+            return None
 
-        for name, penalty in self._penalties():
-            # Lazy regularisation (Karras et al. 2020, appendix B): every n-th round, n times as strong.
-            if turn.round % penalty.every == 0:
-                with torch.autocast(real.device.type, enabled=False):
-                    if isinstance(penalty, CriticPenalty):
-                        terms[name] = penalty(critic, real, fake, turn.draws) * penalty.every
-                    elif isinstance(penalty, ParameterPenalty):
-                        terms[name] = penalty(self.discriminator_side) * penalty.every
-        return terms
+        return terms | self._due_terms(term_of, turn, real.device)
 
     def generator_terms(self, batch: Batch, turn: Turn) -> Terms:
-        real, labels = self._real(batch, turn), batch["labels"]
-        fake = self._fakes(turn.draws, labels) if self._fake is None else self._fake
-        self._fake = None
-        fake_logits, *features = self._judge(self._augmented(fake, turn.draws), labels)
+        batch = self._at_this_time(batch, turn)
+        labels = batch["labels"]
+        z, raw_fake = self._fakes(turn.draws, labels) if self._kept is None else self._kept
+        self._kept = None
+        fake_logits, *features = self._judge(self._shown(raw_fake, turn), labels)
         real_logits = None
         if self.loss.generator_uses_real:
             with torch.no_grad():
-                real_logits, *_ = self._judge(self._augmented(real, turn.draws), labels)
-        terms = {"adversarial": self.loss.generator_loss(real_logits, fake_logits)}
+                real_logits, *_ = self._judge(self._shown(batch["images"], turn), labels)
+        terms: Terms = {}
+        if self._loss is not None:
+            terms["adversarial"] = self._loss.generator_loss(*self._best(real_logits, fake_logits, turn))
         if self._head is not None:
             terms |= self._head.generator_terms(features[0], labels)
-        return terms
+
+        def term_of(penalty: Penalty) -> Tensor | None:
+            if isinstance(penalty, GeneratorPenalty):
+                return penalty(self._scene(batch, z, raw_fake), turn.draws)  # type: ignore[no-any-return]
+            if isinstance(penalty, ParameterPenalty) and penalty.player == "generator":
+                return penalty(self.generator_side)  # type: ignore[no-any-return]
+            return None
+
+        return terms | self._due_terms(term_of, turn, labels.device)
 
     def after_discriminator_step(self) -> None:
         for _, penalty in self._penalties():
             if isinstance(penalty, Projection):
                 penalty.project_(self.discriminator_side)
+            elif penalty.player == "discriminator":
+                penalty.advance()
+
+    def after_generator_step(self) -> None:
+        for _, penalty in self._penalties():
+            if penalty.player == "generator":
+                penalty.advance()
+
+    def _due_terms(
+        self, term_of: Callable[[Penalty], Tensor | None], turn: Turn, device: torch.device
+    ) -> Terms:
+        """What penalties add to the terms of the player whose `term_of` is asked."""
+        terms: Terms = {}
+        for name, penalty in self._penalties():
+            # Lazy regularisation (Karras et al. 2020, appendix B): every n-th round, n times as strong.
+            if turn.round % penalty.every == 0:
+                with torch.autocast(device.type, enabled=False):
+                    term = term_of(penalty)
+                if term is not None:
+                    terms[name] = term * penalty.every
+        return terms
+
+    def _critic(self, labels: Tensor) -> Callable[[Tensor], Tensor]:
+        # Never the compiled one, which is differentiable only once.
+        return lambda images: _at_least_float32(self.discriminator_side(images, labels[:: self.packing]))
+
+    def _scene(self, batch: Batch, z: Tensor, fake: Tensor) -> Scene:
+        labels = batch["labels"]
+
+        def critic(images: Tensor) -> Tensor:
+            return self._critic(labels)(self._packed(images))
+
+        def features(images: Tensor) -> Tensor:
+            return _at_least_float32(self.discriminator_side.features(self._packed(images)))  # type: ignore[operator]
+
+        return Scene(self.generator_side, critic, features, labels, batch["images"], z, fake)
+
+    def _best(
+        self, real_logits: Tensor | None, fake_logits: Tensor, turn: Turn
+    ) -> tuple[Tensor | None, Tensor]:
+        """The logits that the generator's adversarial term is taken of; as many real ones as of fakes."""
+        if self.top_k is None:
+            return real_logits, fake_logits
+        progress = min(1.0, turn.images_seen / (1000 * self.top_k_kimg)) if self.top_k_kimg else 1.0
+        k = math.ceil(len(fake_logits) * self.top_k**progress)
+        return None if real_logits is None else real_logits[:k], fake_logits.topk(k).values
 
     def _penalties(self) -> Iterator[tuple[str, Penalty]]:
         for name, penalty in self.penalties.items():
@@ -137,7 +248,7 @@ class Synthesis(Game):
 
     def sample(self, draws: Draws, labels: Tensor, generator_side: nn.Module | None = None) -> Tensor:
         generator = self.generator_side if generator_side is None else generator_side
-        return self._images(generator, draws, labels)
+        return _at_least_float32(generator(self._latents(draws, labels), labels))
 
     def compile_players(self) -> None:
         """Compiles both networks' forward passes for training; names of weights stay as they are."""
@@ -149,30 +260,43 @@ class Synthesis(Game):
         if self._head is not None:
             self._compiled["features"] = torch.compile(self.discriminator_side.features)  # type: ignore[arg-type]
 
-    def _real(self, batch: Batch, turn: Turn) -> Tensor:
-        """Real images, of the size that the players have grown to by now."""
+    def _at_this_time(self, batch: Batch, turn: Turn) -> Batch:
+        """The batch with images of the size that the players have grown to by now."""
         for side in (self.generator_side, self.discriminator_side):
             if isinstance(side, Growing):
                 side.grow(turn.images_seen)
-        images = batch["images"]
         side = self.discriminator_side
-        return side.shrunk(images) if isinstance(side, Growing) else images
+        return {**batch, "images": side.shrunk(batch["images"])} if isinstance(side, Growing) else batch
 
-    def _fakes(self, draws: Draws, labels: Tensor) -> Tensor:
-        return self._images(self._compiled.get("generator", self.generator_side), draws, labels)
+    def _fakes(self, draws: Draws, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents and what the generator makes of them."""
+        z = self._latents(draws, labels)
+        return z, _at_least_float32(self._compiled.get("generator", self.generator_side)(z, labels))
 
-    def _images(self, generator: Callable[[Tensor, Tensor], Tensor], draws: Draws, labels: Tensor) -> Tensor:
-        z = draws.normal(len(labels), self.latent_dim, device=labels.device)
-        return _at_least_float32(generator(z, labels))
+    def _latents(self, draws: Draws, labels: Tensor) -> Tensor:
+        return draws.normal(len(labels), self.latent_dim, device=labels.device)
 
-    def _augmented(self, images: Tensor, draws: Draws) -> Tensor:
+    @torch.no_grad()
+    def _taken_for_real(self, real: Tensor, labels: Tensor, turn: Turn) -> Tensor:
         if self.augmentation is None:
-            return images
-        augmented: Tensor = self.augmentation(images, draws)
-        return augmented
+            return real
+        return self.augmentation.shown_as_real(real, lambda: self._fakes(turn.draws, labels)[1], turn.draws)
+
+    def _shown(self, images: Tensor, turn: Turn) -> Tensor:
+        """Images as the discriminator sees them."""
+        if self.augmentation is None:
+            return self._packed(images)
+        with torch.autocast(images.device.type, enabled=False):
+            augmented: Tensor = self.augmentation(_at_least_float32(images), turn.draws, turn.images_seen)
+        return self._packed(augmented.to(images.dtype))
+
+    def _packed(self, images: Tensor) -> Tensor:
+        """(B, C, ...) -> (B / packing, packing · C, ...)."""
+        return images.reshape(len(images) // self.packing, -1, *images.shape[2:])
 
     def _judge(self, images: Tensor, labels: Tensor) -> list[Tensor]:
-        """Logits (B,), and the features (B, D) where the head asks for them."""
+        """Logits (B,), or a pack's each, and the features (B, D) where the head asks for them."""
+        labels = labels[:: self.packing]
         if self._head is None:
             discriminator = self._compiled.get("discriminator", self.discriminator_side)
             return [_at_least_float32(discriminator(images, labels))]

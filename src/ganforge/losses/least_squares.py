@@ -24,6 +24,7 @@ class LeastSquares(Loss):
         self.a = a
         self.b = b
         self.c = c
+        self.undecided_at_zero = a + b == 0
 
     def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return ((real_logits - self.b).square().mean() + (fake_logits - self.a).square().mean()) / 2

@@ -21,6 +21,10 @@ class Loss(ABC):
     generator_uses_real: ClassVar[bool] = False
     """The generator's loss also reads `real_logits`; the others ignore it, and it may be None for them."""
 
+    undecided_at_zero: bool = True
+    """A logit of 0 says neither real nor fake, and its sign is the discriminator's verdict. Where not, logits have
+    another middle, or none of their own."""
+
     @abstractmethod
     def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """Scalar the discriminator minimises."""

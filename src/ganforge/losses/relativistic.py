@@ -18,6 +18,7 @@ class Relativistic(Loss):
     """
 
     generator_uses_real: ClassVar[bool] = True
+    undecided_at_zero = False
 
     def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         assert real_logits.shape == fake_logits.shape, (real_logits.shape, fake_logits.shape)

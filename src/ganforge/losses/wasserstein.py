@@ -17,6 +17,7 @@ class Wasserstein(Loss):
     """
 
     needs_lipschitz: ClassVar[bool] = True
+    undecided_at_zero = False
 
     def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return fake_logits.mean() - real_logits.mean()

@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ganforge.draws import Draws
-from ganforge.penalties.input_gradient import distance_of_norm_from_one
+from ganforge.penalties.input_gradient import distance_of_norm_from_one, interpolates
 from ganforge.penalties.penalty import Critic, CriticPenalty
 
 
@@ -16,9 +16,7 @@ def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, draws: Draws) -
 
     Arguments as in `CriticPenalty.forward`.
     """
-    assert real.shape == fake.shape, (real.shape, fake.shape)
-    epsilon = draws.uniform(len(real), *[1] * (real.ndim - 1), device=real.device)
-    return distance_of_norm_from_one(critic, fake + epsilon * (real - fake))
+    return distance_of_norm_from_one(critic, interpolates(real, fake, draws))
 
 
 class GradientPenalty(CriticPenalty):

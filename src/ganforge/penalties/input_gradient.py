@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ganforge.draws import Draws
 from ganforge.penalties.penalty import Critic
 
 
@@ -24,6 +25,13 @@ def input_gradient(critic: Critic, images: Tensor) -> Tensor:
         points = images.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(critic(points).sum(), points, create_graph=True)
     return gradient.flatten(start_dim=1)
+
+
+def interpolates(real: Tensor, fake: Tensor, draws: Draws) -> Tensor:
+    """ε·real + (1 - ε)·fake with one ε ~ U[0, 1) a sample, of their shape."""
+    assert real.shape == fake.shape, (real.shape, fake.shape)
+    epsilon = draws.uniform(len(real), *[1] * (real.ndim - 1), device=real.device)
+    return fake + epsilon * (real - fake)
 
 
 def distance_of_norm_from_one(critic: Critic, images: Tensor) -> Tensor:

@@ -7,9 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from ganforge.penalties.penalty import ParameterPenalty
-
-LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.Embedding)
+from ganforge.penalties.layer_weights import layer_weights
+from ganforge.penalties.penalty import ParameterPenalty, Player
 
 
 def orthogonal(weights: Iterable[Tensor], off_diagonal: bool = False) -> Tensor:
@@ -30,32 +29,27 @@ def _distance_from_orthogonal(w: Tensor, off_diagonal: bool) -> Tensor:
 
 
 class Orthogonal(ParameterPenalty):
-    """β · Σ ‖W Wᵀ - I‖²_F over the convolutions, linear layers and embeddings of the discriminator.
+    """β · Σ ‖W Wᵀ - I‖²_F over the convolutions and linear layers, in the discriminator over embeddings as well.
 
     W is the trained parameter itself, before spectral norm divides it.
 
     Args:
         weight: β, at least 0; 1e-4 in BigGAN.
         off_diagonal: leave the rows' lengths free, which is BigGAN's form.
+        player: whose network; in BigGAN the generator's, without its embedding of labels.
         every: see `Penalty`.
     """
 
-    def __init__(self, weight: float = 1e-4, off_diagonal: bool = False, every: int = 1) -> None:
-        super().__init__(weight, every)
+    def __init__(
+        self,
+        weight: float = 1e-4,
+        off_diagonal: bool = False,
+        player: Player = "discriminator",
+        every: int = 1,
+    ) -> None:
+        super().__init__(weight, every, player)
         self.off_diagonal = off_diagonal
 
-    def forward(self, discriminator: nn.Module) -> Tensor:
-        """The penalty; ValueError if the discriminator has none of these layers."""
-        weights = layer_weights(discriminator)
-        if not weights:
-            raise ValueError(
-                f"{type(discriminator).__name__} has no convolution, linear layer or embedding of torch.nn, "
-                "so there is nothing to make orthogonal; leave penalty=orthogonal out"
-            )
+    def forward(self, network: nn.Module) -> Tensor:
+        weights = layer_weights(network, embeddings=self.player == "discriminator")
         return self.weight * orthogonal(weights, self.off_diagonal)
-
-
-def layer_weights(network: nn.Module) -> list[Tensor]:
-    """The weights (rows, ...) of the layers, parametrised or not; biases, norms and the like stay out."""
-    layers = (module for module in network.modules() if isinstance(module, LAYERS))
-    return [parameter for layer in layers for parameter in layer.parameters() if parameter.ndim >= 2]

@@ -1,11 +1,12 @@
-"""What a penalty is: a weight, how often it is due, and one of three ways to act on the discriminator."""
+"""What a penalty is: a weight, how often it is due, and one of the ways to act on the players."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -14,9 +15,14 @@ from ganforge.draws import Draws
 Critic = Callable[[Tensor], Tensor]
 """Images (B, C, H, W), or vectors (B, D), to logits (B,): the discriminator with its labels bound."""
 
+Player = Literal["discriminator", "generator"]
+
 
 class Penalty(nn.Module):
-    """The common part; subclass one of the three below.
+    """The common part; subclass one of those below.
+
+    What a penalty learns of the game is kept in buffers. A module inside it names in `averaged_over_ranks` those that
+    each process gathers over its own share of a batch, of which the mean is to be taken.
 
     Args:
         weight: factor of the scalar, at least 0.
@@ -33,12 +39,19 @@ class Penalty(nn.Module):
     bounds_critic: ClassVar[bool] = False
     """Holds the critic's slope, as losses with `needs_lipschitz` require."""
 
+    player: Player = "discriminator"
+    """In whose terms it is."""
+
     def __init__(self, weight: float = 1.0, every: int = 1) -> None:
         super().__init__()
         if every < 1:
             raise ValueError(f"every={every}: a penalty is due each `every`-th round; give 1 (each) or more")
         self.weight = checked_factor("weight", weight)
         self.every = every
+
+    def advance(self) -> None:
+        """Called after each of its player's steps, once processes that play together have averaged what is gathered."""
+        return None
 
 
 class CriticPenalty(Penalty, ABC):
@@ -55,12 +68,79 @@ class CriticPenalty(Penalty, ABC):
         """
 
 
-class ParameterPenalty(Penalty, ABC):
-    """A scalar read off the discriminator's parameters."""
+class LogitPenalty(Penalty, ABC):
+    """A scalar read off the logits that the discriminator's loss is taken of."""
 
     @abstractmethod
-    def forward(self, discriminator: nn.Module) -> Tensor:
+    def forward(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """The penalty, `weight` included and `every` not, of float32 logits (B,)."""
+
+
+class ParameterPenalty(Penalty, ABC):
+    """A scalar read off a player's parameters.
+
+    Args:
+        player: whose.
+
+    Raises:
+        ValueError: a player who is not there.
+    """
+
+    def __init__(self, weight: float = 1.0, every: int = 1, player: Player = "discriminator") -> None:
+        super().__init__(weight, every)
+        if player not in ("discriminator", "generator"):
+            raise ValueError(f"player={player}: it can be discriminator or generator")
+        self.player = player
+
+    @abstractmethod
+    def forward(self, network: nn.Module) -> Tensor:
         """The penalty, `weight` included and `every` not."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a generator's penalty may look at: both networks, with the batch's labels bound, and what they made.
+
+    Attributes:
+        generator: `(z, labels) -> images`.
+        critic: images to logits; without augmentation, differentiable twice.
+        features: images to the discriminator's features (B, D), likewise.
+        labels: int64 (B,).
+        real: images (B, C, H, W), or vectors (B, D).
+        z: float (B, latent_dim) of the fakes.
+        fake: made of z and the labels; in the generator's step with a graph.
+    """
+
+    generator: nn.Module
+    critic: Critic
+    features: Critic
+    labels: Tensor
+    real: Tensor
+    z: Tensor
+    fake: Tensor
+
+    def generate(self, z: Tensor) -> Tensor:
+        images: Tensor = self.generator(z, self.labels)
+        return images
+
+
+class GeneratorPenalty(Penalty, ABC):
+    """A scalar that the generator minimises, and maybe another one that the discriminator does."""
+
+    player: Player = "generator"
+
+    needs_real: ClassVar[bool] = False
+    """Looks at `scene.real` in the generator's step."""
+
+    has_discriminator_term: ClassVar[bool] = False
+
+    @abstractmethod
+    def forward(self, scene: Scene, draws: Draws) -> Tensor:
+        """The generator's term, `weight` included and `every` not."""
+
+    def of_discriminator(self, scene: Scene, draws: Draws) -> Tensor:
+        """The discriminator's term, of which no gradient reaches the generator."""
+        raise NotImplementedError
 
 
 class Projection(Penalty, ABC):

@@ -108,7 +108,7 @@ class AdversarialModule(LightningModule):
         self.images_seen = 0
         self.round = 0
         self.meter = Meter()
-        self._running_statistics: list[Tensor] = []
+        self._averaged: dict[str, list[Tensor]] = {"discriminator": [], "generator": []}
         self._parameters_of = {
             "discriminator": [p for p in game.discriminator_side.parameters() if p.requires_grad],
             "generator": [p for p in game.generator_side.parameters() if p.requires_grad],
@@ -133,7 +133,9 @@ class AdversarialModule(LightningModule):
 
     def on_train_start(self) -> None:
         norms = batch_norms(self.game)
-        self._running_statistics = [t for norm in norms for t in (norm.running_mean, norm.running_var)]
+        gathered = self.game.averaged_over_ranks()
+        of_norms = [t for norm in norms for t in (norm.running_mean, norm.running_var)]
+        self._averaged = {"discriminator": gathered, "generator": [*gathered, *of_norms]}
 
     def training_step(self, dataloader_iter: Iterator[tuple[dict[str, Tensor], int, int]]) -> None:
         """Plays a round, and more of them while there is nothing else to do: see `step_seconds`."""
@@ -172,6 +174,7 @@ class AdversarialModule(LightningModule):
             self.game.after_discriminator_step()
         self._set_trainable("discriminator", False)
         self._update("generator", generator_optimizer, self.game.generator_terms, steps[-1], turn)
+        self.game.after_generator_step()
         self._set_trainable("discriminator", True)
         self.meter.add("train/discriminator/", turn.observations)
         self.images_seen += self.images_per_round
@@ -227,7 +230,7 @@ class AdversarialModule(LightningModule):
             terms = terms_of(micro_batch, turn)
             self.meter.add(f"train/{side}/", terms)
             self.manual_backward(_sum(terms) / len(micro_batches))
-        average_gradients_(parameters, self._running_statistics if side == "generator" else ())
+        average_gradients_(parameters, self._averaged[side])
         self._bound_gradient(side, player, parameters, turn.round)
         optimizer.step()
 

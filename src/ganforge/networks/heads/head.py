@@ -38,6 +38,13 @@ class Head(nn.Module, ABC):
 
     needs_classes: ClassVar[bool] = False
 
+    mixes_samples: ClassVar[bool] = False
+    """A logit depends on the other images of its batch."""
+
+    adversarial_as: ClassVar[str | None] = None
+    """Where the terms hold the adversarial one, under the name "adversarial": the class of loss that they are a form of
+    and stand in for. None where the game's loss is taken."""
+
     def __init__(self, features: int, num_classes: int, finish: Finish = plain) -> None:
         super().__init__()
         if self.needs_classes and num_classes < 2:

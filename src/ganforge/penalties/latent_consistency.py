@@ -1,0 +1,46 @@
+"""zCR (Zhao et al. 2021, "Improved Consistency Regularization for GANs", arXiv:2002.04724)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ganforge.draws import Draws
+from ganforge.penalties.consistency import inconsistency
+from ganforge.penalties.penalty import GeneratorPenalty, Scene, checked_factor
+
+
+class LatentConsistency(GeneratorPenalty):
+    """With T(z) = z + σ·N(0, I) (algorithm 2):
+
+        discriminator: λ_dis · E[(D(G(z)) - D(G(T(z))))²]
+        generator:    -λ_gen · E[‖G(z) - G(T(z))‖² / numbers of an image]
+
+    D is to see no difference between neighbours, and G to make one.
+
+    Args:
+        weight: λ_gen.
+        weight_discriminator: λ_dis, at least 0.
+        sigma: σ, at least 0.
+        every: see `Penalty`.
+    """
+
+    has_discriminator_term = True
+
+    def __init__(
+        self, weight: float = 0.5, weight_discriminator: float = 5.0, sigma: float = 0.03, every: int = 1
+    ) -> None:
+        super().__init__(weight, every)
+        self.weight_discriminator = checked_factor("weight_discriminator", weight_discriminator)
+        self.sigma = checked_factor("sigma", sigma)
+
+    def forward(self, scene: Scene, draws: Draws) -> Tensor:
+        return -self.weight * (scene.fake - scene.generate(self._near(scene.z, draws))).square().mean()
+
+    def of_discriminator(self, scene: Scene, draws: Draws) -> Tensor:
+        with torch.no_grad():
+            neighbours = scene.generate(self._near(scene.z, draws))
+        return self.weight_discriminator * inconsistency(scene.critic, scene.fake.detach(), neighbours)
+
+    def _near(self, z: Tensor, draws: Draws) -> Tensor:
+        return z + self.sigma * draws.normal(*z.shape, device=z.device)
