@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -284,9 +285,32 @@ def test_a_rank_that_gives_no_sign_ends_the_run(playing: Any, tmp_path: Path) ->
     os.kill(other, signal.SIGSTOP)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "trainer.timeout_seconds=3" in err.splitlines()[-1]
+    assert "process 1 of 2 kept the others waiting for trainer.timeout_seconds=3" in err.splitlines()[-1]
+    assert "Traceback" not in err
     assert not Path(f"/proc/{other}").exists()
     assert state(tmp_path / "run")["state_dict"]
+
+
+def test_a_rank_that_others_wait_for_in_vain_is_named(playing: Any, tmp_path: Path) -> None:
+    """It lives, and its signs go on, but it does not come to where the others are."""
+    text = """
+        import os, time
+        from lightning import Callback
+
+        class Stuck(Callback):
+            def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+                if trainer.global_rank == 1 and module.images_seen >= 960:
+                    time.sleep(600)
+    """
+    (tmp_path / "stuck.py").write_text(textwrap.dedent(text))
+    process, (_, other) = playing(
+        "trainer.devices=3", "trainer.timeout_seconds=4", "+callbacks.stuck._target_=stuck.Stuck"
+    )
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "process 1 of 3 kept the others waiting for trainer.timeout_seconds=4" in err.splitlines()[-1]
+    assert not Path(f"/proc/{other}").exists()
+    assert state(tmp_path / "run")["clock"]["images_seen"] == 960
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shlex
 import sys
 import time
@@ -122,10 +121,10 @@ def follow() -> int:
             parts.restore(job.settings)
             parts.run.evaluator.prepare(data, _place(job.settings["trainer"], team))
             _fit(job, parts, team)
-    except Exception:
+    except Exception as error:
         time.sleep(_HEAD_START_SECONDS)  # the first process says what all meet, and ends this one
-        print(f"ganforge: process {os.environ['RANK']}:", file=sys.stderr)
-        traceback.print_exc()
+        said = f" {error}" if isinstance(error, RunFailedError) else f"\n{traceback.format_exc()}"
+        print(f"ganforge: process {os.environ['RANK']}:{said}", file=sys.stderr)
         return 1
     return 0
 
@@ -196,6 +195,7 @@ def _sharing(job: _Job) -> AbstractContextManager[Team]:
         check_ranks(job.settings),
         ["train"],
         timeout_seconds=job.settings["trainer"].get("timeout_seconds", TIMEOUT_SECONDS),
+        timeout_setting="trainer.timeout_seconds",
         grace_seconds=30,  # for the loggers to close
         on_death=on_death,
     )
@@ -300,14 +300,8 @@ def _lost(error: BaseException, team: Team, run: Run) -> str | None:
     """What a failed message between processes means, in words; None where the error is another one."""
     if team.ranks.size == 1 or not isinstance(error, RuntimeError):
         return None
-    at = f"before {run.config['total_kimg']:g} kimg were reached"
-    who = team.who_died(within_seconds=_HEAD_START_SECONDS + 3)
-    if who:
-        return f"{who} {at}"
-    if re.search(r"[Tt]imed out|[Tt]imeout", str(error)):
-        seconds = run.config["trainer"].get("timeout_seconds", TIMEOUT_SECONDS)
-        return f"another process gave no sign of life for trainer.timeout_seconds={seconds:g} {at}"
-    return None
+    why = team.why(error)
+    return f"{why} before {run.config['total_kimg']:g} kimg were reached" if why else None
 
 
 def _go_on(folder: Path) -> str:
