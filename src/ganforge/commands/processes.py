@@ -1,4 +1,4 @@
-"""A command that several processes share: started here, or by torchrun."""
+"""A command that several processes share: started here, by torchrun, or by srun."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from ganforge.commands.errors import RunFailedError, UserError
 from ganforge.commands.signs_of_life import SignsOfLife
+from ganforge.commands.started import comes_after_the_first, started_together
 from ganforge.evaluation.ranks import Ranks
 
 log = logging.getLogger("ganforge")
@@ -29,17 +30,43 @@ _HOST = "127.0.0.1"
 _DAY = 24 * 3600.0
 _PARENT = "GANFORGE_FIRST_PROCESS"  # its process id, for those that it started
 _TIMEOUT_KEY, _HERE_KEY = "ganforge/timeout_seconds", "ganforge/here"
+_OVER_KEY, _LEFT_KEY = "ganforge/over", "ganforge/left"
 _PATIENCE_SECONDS = 1.0
+_START_SECONDS = 600.0
+_leads_in: Any = None  # the store of a first process that has not met the others yet
 
 
-def started_by_torchrun() -> int:
-    """How many processes torchrun, or what sets the same variables, has started; 1 when none was."""
-    return int(os.environ["WORLD_SIZE"]) if "WORLD_SIZE" in os.environ and "RANK" in os.environ else 1
+class NothingToDoError(Exception):
+    """The first process came to its end without the others, and has said why."""
 
 
-def comes_after_the_first() -> bool:
-    """Whether this is one of several processes, and another one is the first."""
-    return started_by_torchrun() > 1 and os.environ["RANK"] != "0"
+@contextlib.contextmanager
+def leading() -> Iterator[None]:
+    """Around what the first of several started processes does: the others end where they turn out not to be needed."""
+    global _leads_in
+    if started_together() == 1 or comes_after_the_first() or _leads_in is not None:
+        yield
+        return
+    store = _leads_in = _rendezvous()
+    try:
+        yield
+    finally:
+        if _leads_in is not None:
+            _leads_in = None
+            store.set(_OVER_KEY, "")
+            until = time.monotonic() + _START_SECONDS / 10  # the store may end with this process
+            while store.add(_LEFT_KEY, 0) < started_together() - 1 and time.monotonic() < until:
+                time.sleep(0.05)
+
+
+def _rendezvous() -> Any:
+    """The store of processes that something else has started."""
+    try:
+        return next(rendezvous("env://", timeout=timedelta(seconds=_START_SECONDS)))[0]
+    except dist.DistNetworkError as error:
+        where = f"MASTER_ADDR={os.environ.get('MASTER_ADDR')} MASTER_PORT={os.environ.get('MASTER_PORT')}"
+        what = "is another process's" if "EADDRINUSE" in str(error) else "is where no first process is"
+        raise UserError(f"{where} {what}: set them to what all processes can use") from error
 
 
 class Team:
@@ -112,7 +139,7 @@ def sharing(
 ) -> Iterator[Team]:
     """This process among `processes`; those beside the first print nothing.
 
-    Under torchrun, which has started them already, `processes` may stay 1.
+    Under torchrun or srun, which have started them already, `processes` may stay 1.
 
     Args:
         processes: how many.
@@ -124,11 +151,12 @@ def sharing(
 
     Raises:
         UserError: a number that makes no sense.
+        NothingToDoError: the first process has ended without the others.
         RunFailedError: another process died, and this one noticed by itself.
     """
     if processes < 1:
         raise UserError(f"processes={processes} must be at least 1")
-    started = started_by_torchrun()
+    started = started_together()
     if processes == 1 and started == 1:
         yield Team(Ranks())
         return
@@ -139,7 +167,7 @@ def sharing(
     try:
         if started > 1:
             threading.Thread(target=_end_with_the_starter, daemon=True).start()
-            store, *_ = next(rendezvous("env://", timeout=timedelta(seconds=_DAY)))
+            store = _leads_in or _rendezvous()
         else:
             store = _open_store(processes)
         if ranks.rank == 0:
@@ -150,7 +178,7 @@ def sharing(
         timeout_seconds = _meet(store, ranks, timeout_seconds)
         team.signs = SignsOfLife(store, ranks, timeout_seconds)
         team.signs.start()
-        torch.set_num_threads(max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", processes))))
+        torch.set_num_threads(_share_of(threads, processes))
         if ranks.rank:
             log.setLevel(logging.CRITICAL)
         yield team
@@ -176,15 +204,27 @@ def sharing(
 
 def _meet(store: Any, ranks: Ranks, timeout_seconds: float) -> float:
     """Joins the process group once all are here, as a start takes its time; returns the first process's timeout."""
+    global _leads_in
+    _leads_in = None
     if ranks.rank == 0:
         store.set(_TIMEOUT_KEY, str(timeout_seconds))
     store.set(f"{_HERE_KEY}/{ranks.rank}", "")
     while not store.check([f"{_HERE_KEY}/{other}" for other in range(ranks.size)]):
+        if store.check([_OVER_KEY]):
+            store.add(_LEFT_KEY, 1)
+            raise NothingToDoError
         time.sleep(0.05)
     timeout_seconds = float(store.get(_TIMEOUT_KEY))
     timeout = timedelta(seconds=timeout_seconds)
     dist.init_process_group(_backend(), store=store, rank=ranks.rank, world_size=ranks.size, timeout=timeout)
     return timeout_seconds
+
+
+def _share_of(threads: int, processes: int) -> int:
+    """How many of this machine's threads this process takes."""
+    if "SLURM_STEP_ID" in os.environ and "SLURM_CPUS_PER_TASK" in os.environ:
+        return min(threads, int(os.environ["SLURM_CPUS_PER_TASK"]))
+    return max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", processes)))
 
 
 def _backend() -> str:
