@@ -24,6 +24,8 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Tensor: ...
     def batch(self, indices: Tensor) -> Tensor: ...
+    def permutation(self, generator: torch.Generator) -> Tensor: ...
+    def expect(self, indices: Tensor) -> None: ...
 
 
 class RoundIndices:
@@ -34,13 +36,22 @@ class RoundIndices:
         images_per_round: images one round shows, all discriminator steps and all ranks together.
         seed: the run's seed.
         start: returns the number of images already seen; asked when an iteration starts.
+        permute: the order of an epoch out of its generator; None takes any with equal probability.
     """
 
-    def __init__(self, length: int, images_per_round: int, seed: int, start: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        length: int,
+        images_per_round: int,
+        seed: int,
+        start: Callable[[], int],
+        permute: Callable[[torch.Generator], Tensor] | None = None,
+    ) -> None:
         self.length = length
         self.images_per_round = images_per_round
         self.seed = seed
         self.start = start
+        self.permute = permute or (lambda generator: torch.randperm(length, generator=generator))
 
     def __iter__(self) -> Iterator[Tensor]:
         epoch, offset = divmod(self.start(), self.length)
@@ -53,8 +64,7 @@ class RoundIndices:
             pending = pending[self.images_per_round :]
 
     def _permutation(self, epoch: int) -> Tensor:
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "epoch", epoch))
-        return torch.randperm(self.length, generator=generator)
+        return self.permute(torch.Generator().manual_seed(derive_seed(self.seed, "epoch", epoch)))
 
 
 class Rounds(LightningDataModule):
@@ -88,7 +98,7 @@ class Rounds(LightningDataModule):
         self.data = data
         self.workers = workers
         self.labels = data.labels if conditional else torch.zeros(len(data), dtype=torch.int64)
-        self.indices = RoundIndices(len(data), images_per_round, seed, start)
+        self.indices = RoundIndices(len(data), images_per_round, seed, start, data.permutation)
 
     def train_dataloader(self) -> Iterable[dict[str, Tensor]]:
         if self.resident is not None:
@@ -99,7 +109,7 @@ class Rounds(LightningDataModule):
         labelled: Any = _Labelled(self.data, self.labels)
         return DataLoader(
             labelled,
-            batch_sampler=_Lists(self.indices),
+            batch_sampler=_Lists(self.indices, self.data.expect),
             num_workers=self.workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.workers > 0,
@@ -139,11 +149,14 @@ class _Labelled:
 
 
 class _Lists:
-    def __init__(self, indices: RoundIndices) -> None:
-        self.indices = indices
+    """A round's indices for a DataLoader, which asks for them some rounds ahead."""
+
+    def __init__(self, indices: RoundIndices, expect: Callable[[Tensor], None]) -> None:
+        self.indices, self.expect = indices, expect
 
     def __iter__(self) -> Iterator[list[int]]:
         for indices in self.indices:
+            self.expect(indices)
             yield indices.tolist()
 
 
