@@ -124,7 +124,7 @@ def prepare(
     except Timeout:
         raise DataError(f"out={out}: another process is preparing it") from None
     except DataError:
-        if not preparation.finished_parts():
+        if not any(len(part.sizes) for part in preparation.finished_parts()):
             shutil.rmtree(work)
         raise
     except OSError as error:
