@@ -193,8 +193,7 @@ def _fetch(url: str, name: str, what: str) -> bytes:
 def _no_shards(setting: str, error: Exception) -> DataError:
     way_out = "ganforge prepare SOURCE out=FOLDER makes one of images"
     if isinstance(error, ImportError):
-        package = next((name for name in ("s3", "gcs") if f"{name}fs" in str(error)), None)
-        way_out = f"pip install 'ganforge[{package}]'" if package else "pip install the package that it names"
+        way_out = "pip install the package that it names"
     return DataError(f"{setting} holds no shards that can be read ({_reason(error)}): {way_out}")
 
 
