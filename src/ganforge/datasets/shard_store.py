@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from fsspec.core import url_to_fs
 
 from ganforge.cache_folder import default_cache_dir
@@ -129,19 +129,27 @@ class RemoteShards(ShardFolder):
         sizes = {each.name: each.bytes for each in self.index.shards}
         with FileLock(self.folder / ".room.lock"):
             part.unlink(missing_ok=True)
+            # The parts first: one that is finished meanwhile is seen as the shard that it became.
+            names = {name for each in self.folder.glob(".*.part") if (name := self._coming(each))}
             there = {path: path.stat().st_mtime_ns for path in self.folder.glob("*.tar")}
-            coming = [
-                path.name.removeprefix(".").removesuffix(".part") for path in self.folder.glob(".*.part")
-            ]
-            total = shard.bytes + sum(
-                sizes.get(name, 0) for name in (*coming, *(path.name for path in there))
-            )
+            names |= {path.name for path in there}
+            total = shard.bytes + sum(sizes.get(name, 0) for name in names)
             for path in sorted(there, key=lambda each: there[each]):
                 if total <= self.bound_bytes:
                     break
                 path.unlink()
                 total -= sizes.get(path.name, 0)
             part.touch()
+
+    def _coming(self, part: Path) -> str | None:
+        """The shard that somebody downloads to `part`; what a process that was killed has left is removed."""
+        name = part.name.removeprefix(".").removesuffix(".part")
+        try:
+            with FileLock(self.folder / f".{name}.lock", timeout=0):
+                part.unlink(missing_ok=True)
+        except Timeout:
+            return name
+        return None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_downloads": {}, "_pool": None}
