@@ -105,8 +105,23 @@ class SampleConfig:
     trust: list[str] = field(default_factory=list)
 
 
+@dataclass
+class PrepareConfig:
+    source: str | None = None
+    out: str | None = None
+    format: str | None = None
+    image_size: int | None = None
+    channels: int | None = None
+    num_classes: int | None = None
+    resize: str = MISSING
+    skip_broken: bool = MISSING
+    workers: int | None = None
+    shard_mb: float = MISSING
+
+
 def register() -> None:
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="sample_schema", node=SampleConfig)
+    store.store(name="prepare_schema", node=PrepareConfig)
