@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "train a game from a composed configuration, or go on with a run",
     "evaluate": "score a checkpoint, another generator or any images: FID, KID, precision, recall and more",
     "sample": "make pictures from a checkpoint",
+    "profile": "say where a round's time, memory and arithmetic go, for what train would run",
 }
 
 EXAMPLES = {
@@ -59,6 +60,20 @@ EXAMPLES = {
         ("ganforge sample checkpoint=best.ckpt labels=[0,1,2] num=30", "three classes in turn"),
         ("ganforge sample -m checkpoint=best.ckpt seed=0,1,2", "three seeds, a folder each"),
     ],
+    "profile": [
+        ("ganforge profile", "the digits, on this machine"),
+        (
+            "ganforge profile experiment=sngan_cifar10 data.root=data fast.all=true",
+            "a recipe with the fast settings",
+        ),
+        (
+            "ganforge profile model=sngan data.image_size=32 penalty=[r1] penalty.r1.every=16",
+            "what a penalty costs",
+        ),
+        ("ganforge profile batch_size=256 largest_batch=true", "the largest batch size that fits as well"),
+        ("ganforge profile rounds=64 out=my_profile", "more rounds, into a folder of your choice"),
+        ("ganforge profile -m fast.all=false,true", "before and after"),
+    ],
 }
 
 OWN_KEYS = {
@@ -68,6 +83,7 @@ OWN_KEYS = {
     "truncation latent_dim num_classes image_size device processes save_stats neighbours out trust",
     "sample": "checkpoint num out seed labels batch_size ema device trust",
 }
+OWN_KEYS["profile"] = OWN_KEYS["train"].removesuffix(" resume") + " warmup rounds out only largest_batch"
 
 
 def overview() -> str:
@@ -91,7 +107,9 @@ def overview() -> str:
 
 def command_help(command: str) -> str:
     """The text of `ganforge COMMAND --help`."""
-    groups = _groups() if command == "train" else _groups(only=("metrics", "metrics/compute", "data"))
+    groups = (
+        _groups() if command in ("train", "profile") else _groups(only=("metrics", "metrics/compute", "data"))
+    )
     fast = "fast" in OWN_KEYS[command].split()
     return (
         f"ganforge {command}: {COMMANDS[command]}\n\n"
