@@ -43,7 +43,7 @@ def _expand(command: str, word: str, groups: dict[str, list[str]], *, metrics_na
     key, equals, value = word.partition("=")
     if not equals:
         return word
-    if command == "train" and key.startswith("stop."):
+    if command in ("train", "profile") and key.startswith("stop."):
         return f"++{word}"
     if key == "trainer.fast":
         return f"fast.all={value}"
