@@ -72,7 +72,11 @@ WRONG_VALUES: list[tuple[Words, Words]] = [
     (("callbacks.checkpoint.every_kimg=-1",), ("callbacks.checkpoint: every_kimg=-1", "at least 0")),
     (("trainer.precision=16-mixed",), ("trainer.precision=16-mixed", "bf16-mixed")),
     (("trainer.precision=abc",), ("trainer.precision=abc", "32-true")),
-    (("trainer.devices=2",), ("trainer.devices=2", "one device")),
+    (("trainer.devices=0",), ("trainer.devices=0", "from 1 up", "auto")),
+    (("trainer.devices=3",), ("batch_size=32", "3 processes", "batch_size=30 or 33")),
+    (("trainer.devices=2", "accumulate=32"), ("batch_size=32", "accumulate=32", "batch_size=64")),
+    (("trainer=ddp", "trainer.num_nodes=2"), ("trainer.num_nodes=2", "torchrun --nnodes 2")),
+    (("trainer=ddp", "trainer.timeout_seconds=-1"), ("trainer.timeout_seconds=-1", "greater than 0")),
     (("trainer.accelerator=quantum",), ("trainer.accelerator=quantum", "cpu", "auto")),
     (
         ("model=dcgan", "penalty=[gradient_penalty]", "model.discriminator.norm=batch"),
@@ -109,6 +113,13 @@ def test_a_device_that_is_not_there(accelerator: str, train: Any, monkeypatch: p
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
     words = f"trainer.accelerator={accelerator}"
     train(words).refuses(words, "is not on this machine", "trainer.accelerator=auto")
+
+
+def test_more_devices_than_there_are(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    words = ("trainer.accelerator=gpu", "trainer.devices=2")
+    train(*words).refuses("trainer.devices=2", "this machine has 1 GPUs", "trainer.devices=auto")
 
 
 def test_an_unknown_command(ganforge: Any) -> None:

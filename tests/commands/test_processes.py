@@ -162,7 +162,7 @@ def test_a_process_that_is_killed_ends_the_whole(
     os.kill(busy(process, tmp_path), signal.SIGKILL)
     code, err = finish(process)
     assert code == 1
-    assert "ganforge: process 1 of 2 died before the end" in err
+    assert "ganforge: process 1 of 2 was killed by SIGKILL" in err
     assert "Traceback" not in err
     assert not (tmp_path / "out.json").exists()
     assert in_session(process.pid) == []
@@ -176,7 +176,7 @@ def test_a_process_that_is_killed_as_it_starts(start: Start, words: tuple[str, .
     os.kill(others(process, 2)[0], signal.SIGKILL)
     code, err = finish(process)
     assert code == 1
-    assert "of 3 died before the end" in err
+    assert "of 3 was killed by SIGKILL" in err
     assert in_session(process.pid) == []
 
 

@@ -61,6 +61,12 @@ def _run(command: str, overrides: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us instead of being printed with a traceback
     sys.path.insert(0, os.getcwd())  # a user's own loss or network is named by `_target_: my_file.MyLoss`
     if command == "train":
+        from ganforge.commands.processes import comes_after_the_first
+
+        if comes_after_the_first():
+            from ganforge.commands.train import follow
+
+            return follow()
         from ganforge.commands.run_folder import resume_overrides
 
         overrides = resume_overrides(overrides)

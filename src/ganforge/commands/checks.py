@@ -13,6 +13,7 @@ from torch import nn
 from ganforge.commands import building
 from ganforge.commands.errors import UserError
 from ganforge.commands.nearest import did_you_mean
+from ganforge.commands.processes import started_by_torchrun
 from ganforge.commands.resolvers import forbids_batch_norm
 from ganforge.games.game import Game
 
@@ -22,6 +23,9 @@ log = logging.getLogger("ganforge")
 TRAINER_KEYS = (
     "accelerator",
     "devices",
+    "num_nodes",
+    "sync_batchnorm",
+    "timeout_seconds",
     "precision",
     "deterministic",
     "benchmark",
@@ -29,6 +33,7 @@ TRAINER_KEYS = (
     "profiler",
 )
 STOP_SETTINGS = ("metric", "patience_kimg")  # every other key of `stop` is a figure with its target
+TIMEOUT_SECONDS = 1800.0
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "64-true")
 
 
@@ -56,15 +61,17 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
                 f"trainer.{key}: there is no such setting, it can be {', '.join(TRAINER_KEYS)}"
                 f"{did_you_mean(key, TRAINER_KEYS)}; how long a run is says total_kimg=..."
             )
-    if trainer.get("devices") not in (1, "1", "auto"):
-        raise UserError(f"trainer.devices={trainer.get('devices')}: training runs on one device; set it to 1")
+    timeout = trainer.get("timeout_seconds", TIMEOUT_SECONDS)
+    if not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
+        raise UserError(f"trainer.timeout_seconds={timeout} should be a number greater than 0")
     precision = trainer.get("precision", "32-true")
     if precision not in PRECISIONS:
         raise UserError(
             f"trainer.precision={precision}: it can be {', '.join(PRECISIONS)} (16-mixed would need a gradient scaler "
             "for each player)"
         )
-    building.check({"_target_": "lightning.Trainer", **trainer}, "trainer")
+    for_lightning = {key: value for key, value in trainer.items() if key != "timeout_seconds"}
+    building.check({"_target_": "lightning.Trainer", **for_lightning}, "trainer")
     there = {
         "auto": True,
         "cpu": True,
@@ -78,6 +85,72 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
         raise UserError(
             f"trainer.accelerator={accelerator} {what}; trainer.accelerator=auto takes the best there is"
         )
+    _check_devices(trainer)
+
+
+def _check_devices(trainer: Mapping[str, Any]) -> None:
+    for key in ("devices", "num_nodes"):
+        value = trainer.get(key, 1)
+        if not (str(value).isdecimal() and int(value) >= 1) and not (key == "devices" and value == "auto"):
+            one_of = ", or auto" if key == "devices" else ""
+            raise UserError(f"trainer.{key}={value}: it should be a whole number from 1 up{one_of}")
+    devices, nodes = devices_of(trainer), int(trainer.get("num_nodes", 1))
+    kind = device_of(trainer).type
+    if kind == "cuda" and devices > torch.cuda.device_count():
+        raise UserError(
+            f"trainer.devices={devices}: this machine has {torch.cuda.device_count()} GPUs; trainer.devices=auto takes "
+            "all there are"
+        )
+    if kind == "mps" and devices > 1:
+        raise UserError(
+            f"trainer.devices={devices}: there is one device here; trainer.accelerator=cpu takes any number"
+        )
+    if trainer.get("sync_batchnorm") and kind != "cuda":
+        raise UserError("trainer.sync_batchnorm=true works on GPUs only: leave it out here")
+    started = started_by_torchrun()
+    if started > 1 and started != devices * nodes:
+        raise UserError(
+            f"{started} processes were started, but trainer.devices={devices} on trainer.num_nodes={nodes} are "
+            f"{devices * nodes}: both have to say the same"
+        )
+    if nodes > 1 and started == 1:
+        raise UserError(
+            f"trainer.num_nodes={nodes}: start ganforge on each machine with torchrun --nnodes {nodes} "
+            f"--nproc-per-node {devices} -m ganforge train ..."
+        )
+
+
+def device_of(trainer: Mapping[str, Any]) -> torch.device:
+    """The kind of device that the trainer takes."""
+    accelerator = trainer.get("accelerator", "auto")
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda")
+    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def devices_of(trainer: Mapping[str, Any]) -> int:
+    """How many processes there are on each machine, with a device each."""
+    devices = trainer.get("devices", 1)
+    if devices == "auto":
+        return torch.cuda.device_count() if device_of(trainer).type == "cuda" else 1
+    return int(devices)
+
+
+def check_ranks(settings: Mapping[str, Any]) -> int:
+    """How many processes play together, each with an equal share of every micro-batch."""
+    trainer, batch, parts = settings["trainer"], settings["batch_size"], settings["accumulate"]
+    ranks = devices_of(trainer) * int(trainer.get("num_nodes", 1))
+    if ranks > 1 and batch % (parts * ranks):
+        unit = parts * ranks
+        near = [n for n in (batch // unit * unit, (batch // unit + 1) * unit) if n]
+        raise UserError(
+            f"batch_size={batch} cannot be dealt out to trainer.devices x num_nodes = {ranks} processes"
+            f"{f' in accumulate={parts} micro-batches' if parts > 1 else ''}: "
+            f"batch_size={' or '.join(map(str, near))} can"
+        )
+    return ranks
 
 
 def check_conditional(settings: Mapping[str, Any], data: Any) -> bool:

@@ -49,8 +49,10 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     config.model = None  # a network that a data set names; it refers to settings of training
     settings = plain(config)
     _check(settings)
-    with sharing(settings["processes"]) as ranks:
-        return _evaluate(settings, first=ranks.rank == 0)
+    with sharing(settings["processes"]) as team:
+        if torch.cuda.is_available():
+            team.take_gpu()  # device=cuda is then another one for each process, as far as there are several
+        return _evaluate(settings, first=team.ranks.rank == 0)
 
 
 @dataclass

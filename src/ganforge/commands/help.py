@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": "score a checkpoint, another generator or any images: FID, KID, precision, recall and more",
     "sample": "make pictures from a checkpoint",
     "prepare": "bring a folder or ZIP of images to one size, as shards for more data than memory, or as a ZIP",
+    "profile": "say where a round's time, memory and arithmetic go, for what train would run",
 }
 
 EXAMPLES = {
@@ -73,6 +74,20 @@ EXAMPLES = {
         ),
         ("ganforge prepare my_pictures out=shards skip_broken=true workers=16", "go on past damaged files"),
     ],
+    "profile": [
+        ("ganforge profile", "the digits, on this machine"),
+        (
+            "ganforge profile experiment=sngan_cifar10 data.root=data fast.all=true",
+            "a recipe with the fast settings",
+        ),
+        (
+            "ganforge profile model=sngan data.image_size=32 penalty=[r1] penalty.r1.every=16",
+            "what a penalty costs",
+        ),
+        ("ganforge profile batch_size=256 largest_batch=true", "the largest batch size that fits as well"),
+        ("ganforge profile rounds=64 out=my_profile", "more rounds, into a folder of your choice"),
+        ("ganforge profile -m fast.all=false,true", "before and after"),
+    ],
 }
 
 OWN_KEYS = {
@@ -83,6 +98,7 @@ OWN_KEYS = {
     "sample": "checkpoint num out seed labels batch_size ema device trust",
     "prepare": "source out format image_size channels num_classes resize skip_broken workers shard_mb",
 }
+OWN_KEYS["profile"] = OWN_KEYS["train"].removesuffix(" resume") + " warmup rounds out only largest_batch"
 
 NEEDED = {"prepare": "SOURCE out=PATH "}  # what a usage line cannot leave out
 
@@ -108,7 +124,9 @@ def overview() -> str:
 
 def command_help(command: str) -> str:
     """The text of `ganforge COMMAND --help`."""
-    groups = _groups() if command == "train" else _groups(only=("metrics", "metrics/compute", "data"))
+    groups = (
+        _groups() if command in ("train", "profile") else _groups(only=("metrics", "metrics/compute", "data"))
+    )
     fast = "fast" in OWN_KEYS[command].split()
     return (
         f"ganforge {command}: {COMMANDS[command]}\n\n"

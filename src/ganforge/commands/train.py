@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import shlex
+import sys
 import time
+import traceback
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ganforge.commands import building, fast
 from ganforge.commands.checks import (
     STOP_SETTINGS,
+    TIMEOUT_SECONDS,
     check_conditional,
     check_discriminator,
     check_optimizer,
+    check_ranks,
     check_settings,
+    device_of,
+    devices_of,
 )
 from ganforge.commands.configuration import plain
 from ganforge.commands.errors import RunFailedError, UserError, user_errors
+from ganforge.commands.processes import Team, sharing, started_by_torchrun
 from ganforge.commands.resuming import last_checkpoint, load_resumed, resumed_settings
 from ganforge.commands.run_folder import command_line, quoted, record_start, write_config
 from ganforge.draws import derive_seed
@@ -39,6 +51,8 @@ from ganforge.training.stopping import Stopping
 
 log = logging.getLogger("ganforge")
 
+_HEAD_START_SECONDS = 2.0
+
 
 def train(config: DictConfig) -> dict[str, float]:
     """One run, or one job of a multirun. Returns the final scores.
@@ -52,6 +66,8 @@ def train(config: DictConfig) -> dict[str, float]:
         raise UserError(
             f"{folder} already holds a run: resume={folder} goes on with it, hydra.run.dir=... makes another"
         )
+    if started_by_torchrun() > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise UserError("torchrun starts one run: leave it out, and each job of -m starts its own processes")
     check_settings(plain(config))
     data = building.build(OmegaConf.to_container(config.data, resolve=True), "data")
     with user_errors():
@@ -61,49 +77,136 @@ def train(config: DictConfig) -> dict[str, float]:
     if config.resume is not None:
         settings = resumed_settings(settings, folder)
     checkpoint = last_checkpoint(folder) if config.resume is not None else None
-    conditional = check_conditional(settings, data)
-    building.check(settings["model"], "model")
-
-    torch.manual_seed(derive_seed(settings["seed"], "weights"))
-    game = building.build(settings["game"], "game")
-    check_discriminator(settings, game)
-    device = _device(settings["trainer"])
-    chosen = fast.choose(settings, game, data, device)
-    fast.apply(chosen, game)
-    module = _module(settings, game, data, chosen)
-    run = _run(settings, folder, data, conditional)
-    callbacks = [c for c in building.build(settings["callbacks"], "callbacks").values() if c]
-    state = load_resumed(checkpoint, module, settings) if checkpoint else None
+    job = _Job(settings, folder, checkpoint)
+    parts = _assemble(job, data)
+    job.chosen = parts.chosen
+    module, run, state = parts.module, parts.run, parts.state
     images_seen = state["clock"]["images_seen"] if state else 0
     if state and _has_ended(state, run, settings):
         log.info("%s has ended; total_kimg=... larger, or another stop.KEY, goes on", folder)
         return dict(state["ganforge"]["final_scores"])
     with user_errors():
-        for callback in callbacks:
+        parts.check_callbacks()
+        parts.restore(settings)
+    # The others come in once all is checked, and what had to be downloaded is there.
+    with _sharing(job) as team:
+        team.ranks.from_first(job)
+        with user_errors():
+            run.evaluator.prepare(data, _place(settings["trainer"], team))
+            (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+            write_config(folder, settings, _overrides(config))
+            record_start(folder, command_line(), settings["seed"])
+        _announce(settings, module.game, data, folder, images_seen, team.ranks.size)
+        info = RunInfo(folder, settings["name"], settings["tags"], settings, images_seen)
+        seconds = _play(job, parts, info, team)
+    if run.stop_signal is not None:
+        message = f"stopped by {run.stop_signal.name} at {module.kimg:g} kimg; {_go_on(folder)}"
+        _note_failure(folder, message)
+        raise RunFailedError(message, 128 + run.stop_signal)
+    _conclude(run, module, seconds)
+    return run.final_scores
+
+
+def follow() -> int:
+    """What a process beside the first does: it plays the run that the first one has composed and checked.
+
+    The settings come from there and not from this process's own command line: a sampled value, a time or a job's number
+    in them cannot differ. Returns the exit code.
+    """
+    try:
+        with sharing(started_by_torchrun()) as team:
+            job: _Job = team.ranks.from_first(None)
+            job.settings["logger"] = {}
+            data = building.build(job.settings["data"], "data")
+            parts = _assemble(job, data)
+            parts.restore(job.settings)
+            parts.run.evaluator.prepare(data, _place(job.settings["trainer"], team))
+            _fit(job, parts, team)
+    except Exception:
+        time.sleep(_HEAD_START_SECONDS)  # the first process says what all meet, and ends this one
+        print(f"ganforge: process {os.environ['RANK']}:", file=sys.stderr)
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+@dataclass
+class _Job:
+    """What a process needs to know to play its part of a run, as plain data.
+
+    Attributes:
+        chosen: what the first process does for speed; None before it has chosen, by its device and free memory.
+    """
+
+    settings: dict[str, Any]
+    folder: Path
+    checkpoint: Path | None
+    chosen: fast.Fast | None = None
+
+
+@dataclass
+class _Parts:
+    """A run put together."""
+
+    data: Any
+    conditional: bool
+    chosen: fast.Fast
+    module: AdversarialModule
+    run: Run
+    callbacks: list[Any]
+    state: dict[str, Any] | None
+
+    def check_callbacks(self) -> None:
+        for callback in self.callbacks:
             if isinstance(callback, Periodic):
-                callback.check(run)
-        if state:
-            same_scores = state["ganforge"]["config"]["metrics"] == settings["metrics"]
-            run.restore(state["ganforge"], same_scores=same_scores)
+                callback.check(self.run)
+
+    def restore(self, settings: Mapping[str, Any]) -> None:
+        if self.state:
+            same_scores = self.state["ganforge"]["config"]["metrics"] == settings["metrics"]
+            self.run.restore(self.state["ganforge"], same_scores=same_scores)
             if same_scores:
-                run.evaluator.load_state(state["evaluator"])
-        run.evaluator.prepare(data, device)
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        write_config(folder, settings, _overrides(config))
-        record_start(folder, command_line(), settings["seed"])
-    rounds = Rounds(
-        data,
-        conditional=conditional,
-        images_per_round=module.images_per_round,
-        seed=settings["seed"],
-        start=lambda: module.images_seen,
-        workers=settings["workers"],
-        resident=device if chosen.resident else None,
+                self.run.evaluator.load_state(self.state["evaluator"])
+
+
+def _assemble(job: _Job, data: Any) -> _Parts:
+    settings = job.settings
+    conditional = check_conditional(settings, data)
+    check_ranks(settings)
+    building.check(settings["model"], "model")
+    torch.manual_seed(derive_seed(settings["seed"], "weights"))
+    game = building.build(settings["game"], "game")
+    check_discriminator(settings, game)
+    chosen = job.chosen or fast.choose(settings, game, data, device_of(settings["trainer"]))
+    fast.apply(chosen, game)
+    module = _module(settings, game, data, chosen)
+    run = _run(settings, job.folder, data, conditional)
+    callbacks = [c for c in building.build(settings["callbacks"], "callbacks").values() if c]
+    state = load_resumed(job.checkpoint, module, settings) if job.checkpoint else None
+    return _Parts(data, conditional, chosen, module, run, callbacks, state)
+
+
+def _sharing(job: _Job) -> AbstractContextManager[Team]:
+    def on_death(who: str) -> None:
+        message = f"{who}; {_go_on(job.folder)}"
+        _note_failure(job.folder, message)
+        print(f"ganforge: {message}", file=sys.stderr)
+
+    return sharing(
+        check_ranks(job.settings),
+        ["train"],
+        timeout_seconds=job.settings["trainer"].get("timeout_seconds", TIMEOUT_SECONDS),
+        grace_seconds=30,  # for the loggers to close
+        on_death=on_death,
     )
-    _announce(settings, game, data, folder, images_seen)
-    info = RunInfo(folder, settings["name"], settings["tags"], settings, images_seen)
-    trainer_arguments = fast.trainer_arguments(chosen, settings["trainer"])
-    return _play(module, rounds, run, callbacks, checkpoint, info, trainer_arguments)
+
+
+def _place(trainer: Mapping[str, Any], team: Team) -> torch.device:
+    """The device that is this process's own among those of the machine."""
+    if device_of(trainer).type != "cuda":
+        return torch.device("cpu")
+    team.take_gpu()
+    return torch.device("cuda")
 
 
 def _run(settings: dict[str, Any], folder: Path, data: Any, conditional: bool) -> Run:
@@ -139,24 +242,34 @@ def _has_ended(state: Mapping[str, Any], run: Run, settings: Mapping[str, Any]) 
     return run.reached_total(state["clock"]["images_seen"]) or bool(stored["ended_because"] and same_stop)
 
 
-def _play(
-    module: AdversarialModule,
-    rounds: Rounds,
-    run: Run,
-    callbacks: list[Any],
-    checkpoint: Path | None,
-    info: RunInfo,
-    trainer_arguments: dict[str, Any],
-) -> dict[str, float]:
-    """Trains; whatever happens, loggers are closed and the folder says how the run ended."""
+def _fit(job: _Job, parts: _Parts, team: Team) -> None:
+    settings, module, chosen = job.settings, parts.module, parts.chosen
+    rounds = Rounds(
+        parts.data,
+        conditional=parts.conditional,
+        images_per_round=module.images_per_round,
+        seed=settings["seed"],
+        start=lambda: module.images_seen,
+        workers=settings["workers"],
+        micro_batches=module.discriminator_steps * module.accumulate,
+        ranks=team.ranks,
+        resident=_place(settings["trainer"], team) if chosen.resident else None,
+    )
+    trainer = fast.trainer_arguments(chosen, settings["trainer"])
+    trainer.pop("timeout_seconds", None)
+    trainer["devices"] = devices_of(trainer)
+    fit(module, rounds, parts.run, parts.callbacks, job.checkpoint, **trainer)
+
+
+def _play(job: _Job, parts: _Parts, info: RunInfo, team: Team) -> float:
+    """Trains, and returns the seconds; however that ends, loggers are closed and the folder says how it did."""
+    module, run = parts.module, parts.run
     exit_code = 1
-    failure = run.folder / "failure.txt"
-    failure.unlink(missing_ok=True)
-    go_on = f"go on with: ganforge train resume={shlex.quote(str(run.folder))}"
+    (run.folder / "failure.txt").unlink(missing_ok=True)
     start = time.perf_counter()
     run.loggers.start(info)
     try:
-        fit(module, rounds, run, callbacks, checkpoint, **trainer_arguments)
+        _fit(job, parts, team)
         exit_code = 0 if run.stop_signal is None else 128 + run.stop_signal
     except NonFiniteLossError as error:
         kept = sorted(path.name for path in (run.folder / "checkpoints").glob("*.ckpt"))
@@ -166,28 +279,44 @@ def _play(
             else "no checkpoint yet"
         )
         message = f"{error} before {module.kimg:g} kimg ({before}); try a lower learning rate, clip_norm or a penalty"
-        _note_failure(failure, message)
+        _note_failure(run.folder, message)
         raise RunFailedError(message) from error
     except OSError as error:
-        message = f"{error}; {go_on}"
-        _note_failure(failure, message)
+        message = f"{error}; {_go_on(run.folder)}"
+        _note_failure(run.folder, message)
         raise RunFailedError(message) from error
     except BaseException as error:
-        _note_failure(failure, f"{type(error).__name__}: {error}; {go_on}")
+        lost = _lost(error, team, run)
+        _note_failure(run.folder, f"{lost or f'{type(error).__name__}: {error}'}; {_go_on(run.folder)}")
+        if lost:
+            raise RunFailedError(f"{lost}; {_go_on(run.folder)}") from error
         raise
     finally:
         run.loggers.finish(exit_code)
-    if run.stop_signal is not None:
-        message = f"stopped by {run.stop_signal.name} at {module.kimg:g} kimg; {go_on}"
-        _note_failure(failure, message)
-        raise RunFailedError(message, exit_code)
-    _conclude(run, module, time.perf_counter() - start)
-    return run.final_scores
+    return time.perf_counter() - start
 
 
-def _note_failure(path: Path, message: str) -> None:
+def _lost(error: BaseException, team: Team, run: Run) -> str | None:
+    """What a failed message between processes means, in words; None where the error is another one."""
+    if team.ranks.size == 1 or not isinstance(error, RuntimeError):
+        return None
+    at = f"before {run.config['total_kimg']:g} kimg were reached"
+    who = team.who_died(within_seconds=_HEAD_START_SECONDS + 3)
+    if who:
+        return f"{who} {at}"
+    if re.search(r"[Tt]imed out|[Tt]imeout", str(error)):
+        seconds = run.config["trainer"].get("timeout_seconds", TIMEOUT_SECONDS)
+        return f"another process gave no sign of life for trainer.timeout_seconds={seconds:g} {at}"
+    return None
+
+
+def _go_on(folder: Path) -> str:
+    return f"go on with: ganforge train resume={shlex.quote(str(folder))}"
+
+
+def _note_failure(folder: Path, message: str) -> None:
     try:
-        path.write_text(message + "\n")
+        (folder / "failure.txt").write_text(message + "\n")
     except OSError:  # the disk may be what failed
         log.error("%s", message)
 
@@ -205,7 +334,9 @@ def _conclude(run: Run, module: AdversarialModule, seconds: float) -> None:
     log.info("pictures, checkpoints and figures: %s", run.folder)
 
 
-def _announce(settings: Mapping[str, Any], game: Game, data: Any, folder: Path, images_seen: int) -> None:
+def _announce(
+    settings: Mapping[str, Any], game: Game, data: Any, folder: Path, images_seen: int, ranks: int
+) -> None:
     count = {
         side: sum(p.numel() for p in module.parameters())
         for side, module in (("generator", game.generator_side), ("discriminator", game.discriminator_side))
@@ -222,6 +353,8 @@ def _announce(settings: Mapping[str, Any], game: Game, data: Any, folder: Path, 
         f"{count['generator']:,}",
         f"{count['discriminator']:,}",
     )
+    if ranks > 1:
+        log.info("%d processes share each batch of %d", ranks, settings["batch_size"])
     log.info("%s %s", "going on in" if images_seen else "writing to", folder)
 
 
@@ -255,11 +388,6 @@ def _module(settings: Mapping[str, Any], game: Game, data: Any, chosen: fast.Fas
             flip=data.flip,
             channels_last=chosen.channels_last,
         )
-
-
-def _device(trainer: Mapping[str, Any]) -> torch.device:
-    wants_gpu = trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda")
-    return torch.device("cuda" if wants_gpu and torch.cuda.is_available() else "cpu")
 
 
 def _overrides(config: DictConfig) -> list[str]:

@@ -141,7 +141,8 @@ class FeatureEvaluator(Evaluator):
         if images is not None:
             _check_images(images)
         self._device = torch.device(device)
-        with torch.inference_mode(False):  # weights made in a trainer's inference mode could not learn
+        # Weights made in a trainer's inference mode could not learn.
+        with Ranks.current().first_ahead(), torch.inference_mode(False):
             for metric in self.compute.values():
                 metric.prepare()
             self.extractor.prepare(images, self._device, self._cache)

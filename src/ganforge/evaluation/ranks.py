@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Any, TypeVar
@@ -54,3 +55,14 @@ class Ranks:
             value = box[0]
         assert value is not None
         return value
+
+    @contextlib.contextmanager
+    def first_ahead(self) -> Iterator[None]:
+        """Rank 0 alone, then the others: what it downloads, or leaves in a cache, they find."""
+        if self.size > 1 and self.rank:
+            dist.barrier()
+        try:
+            yield
+        finally:  # a failure too: the others meet it themselves
+            if self.size > 1 and not self.rank:
+                dist.barrier()

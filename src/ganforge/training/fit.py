@@ -10,12 +10,15 @@ from typing import Any
 
 from lightning import Callback, Trainer
 
+from ganforge.evaluation.ranks import Ranks
+from ganforge.training.callbacks.agreement import Agreement
 from ganforge.training.callbacks.conductor import Conductor
 from ganforge.training.callbacks.periodic import Periodic
 from ganforge.training.checkpoint_file import AtomicCheckpointIO
 from ganforge.training.module import AdversarialModule
 from ganforge.training.rounds import Rounds
 from ganforge.training.run import Run
+from ganforge.training.strategy import PlayTogether
 
 _STEP_SECONDS = 0.05  # less than the progress bar's 0.2
 
@@ -26,16 +29,24 @@ def fit(
     run: Run,
     callbacks: Sequence[Callback],
     checkpoint: Path | None = None,
+    *,
+    devices: int = 1,
     **trainer_arguments: Any,
 ) -> None:
     """Trains from the start, or exactly on from `checkpoint`.
 
     Lightning's own progress bar, checkpoints, loggers and limits stay out: they count optimizer steps, not images.
 
+    Where there is a process group, its ranks play as one.
+
     Args:
-        trainer_arguments: for `lightning.Trainer`: accelerator, devices, precision, ...
+        devices: processes on this machine, with a device each.
+        trainer_arguments: for `lightning.Trainer`: accelerator, num_nodes, precision, ...
     """
     _quieten_lightning()
+    ranks = Ranks.current()
+    if ranks.size > 1:
+        trainer_arguments["strategy"] = PlayTogether(ranks, devices)
     module.run = run
     trainer = Trainer(
         max_epochs=-1,
@@ -45,8 +56,10 @@ def fit(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         plugins=[AtomicCheckpointIO()],
-        callbacks=[*callbacks, Conductor()],
+        callbacks=[Agreement(), *callbacks, Conductor()],
         default_root_dir=run.folder,
+        devices=devices,
+        use_distributed_sampler=False,  # rounds are dealt out to the ranks already
         **trainer_arguments,
     )
     _let_rounds_flow(module, trainer, callbacks)

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ganforge.training.gradients import average_
+
 
 class NonFiniteLossError(RuntimeError):
     """A term of the game, or a player's weights, became NaN or infinite; training from here on would be lost work."""
@@ -34,7 +36,7 @@ class Meter:
                 self._fold(prefix + name)
 
     def means(self) -> dict[str, float]:
-        """Means by name since the last call.
+        """Means by name since the last call, over all ranks, each of which has to ask.
 
         Raises:
             NonFiniteLossError: naming the first value that was NaN or infinite at any time in the interval.
@@ -44,9 +46,10 @@ class Meter:
         if not self._folded:
             return {}
         names = list(self._folded)
-        means = torch.stack([total / count for total, count in self._folded.values()]).tolist()
+        means = torch.stack([total / count for total, count in self._folded.values()])
         self._folded.clear()
-        result = dict(zip(names, means, strict=True))
+        average_([means])  # first: what one rank finds not finite has to end all of them
+        result = dict(zip(names, means.tolist(), strict=True))
         for name, mean in result.items():
             if not math.isfinite(mean):
                 raise NonFiniteLossError(f"{name} became {mean}")

@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ganforge.draws import Draws, derive_seed
+from ganforge.evaluation.ranks import Ranks
 from ganforge.games.game import Batch, Game, Terms, Turn
+from ganforge.games.sampling import batch_norms
 from ganforge.images import to_float
 from ganforge.training.ema import EMA
+from ganforge.training.gradients import average_gradients_
 from ganforge.training.meter import Meter, NonFiniteLossError
 from ganforge.training.rounds import flip_horizontally
 from ganforge.training.run import Run
@@ -43,6 +46,7 @@ class AdversarialModule(LightningModule):
 
     A round is `discriminator_steps` updates of the discriminator side, each on `batch_size` fresh images, and one of
     the generator side. `images_seen` is the clock of everything. All randomness of round k follows from (seed, k).
+    Where several ranks share the batch, all hold the same weights, buffers and optimizer states after every round.
 
     Args:
         game: the rules of play.
@@ -104,6 +108,7 @@ class AdversarialModule(LightningModule):
         self.images_seen = 0
         self.round = 0
         self.meter = Meter()
+        self._running_statistics: list[Tensor] = []
         self._parameters_of = {
             "discriminator": [p for p in game.discriminator_side.parameters() if p.requires_grad],
             "generator": [p for p in game.generator_side.parameters() if p.requires_grad],
@@ -126,6 +131,10 @@ class AdversarialModule(LightningModule):
                 optimizer._accelerator_graph_capture_health_check = _nothing  # type: ignore[method-assign]
         return optimizers
 
+    def on_train_start(self) -> None:
+        norms = batch_norms(self.game)
+        self._running_statistics = [t for norm in norms for t in (norm.running_mean, norm.running_var)]
+
     def training_step(self, dataloader_iter: Iterator[tuple[dict[str, Tensor], int, int]]) -> None:
         """Plays a round, and more of them while there is nothing else to do: see `step_seconds`."""
         until = time.perf_counter() + self.step_seconds
@@ -142,14 +151,16 @@ class AdversarialModule(LightningModule):
         return self.run.ends(self.images_seen) or any(due(self, self.run) for due in self.interruptions)
 
     def play_round(self, batch: Mapping[str, Tensor]) -> None:
-        """One round on its `images_per_round` images, uint8 or floating-point, and labels."""
-        # Networks that draw from the global generator (dropout) repeat themselves after a resume as well.
-        seed = derive_seed(self.seed, "global", self.round)
+        """One round on this rank's share of its `images_per_round` images, uint8 or floating-point, and labels."""
+        ranks = Ranks.current()
+        # Networks that draw from the global generator (dropout) repeat themselves after a resume as well; ranks, each
+        # with its own share of the batch, do not repeat one another.
+        seed = derive_seed(self.seed, "global", self.round, *([ranks.rank] if ranks.rank else []))
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
-        turn = Turn(self.images_seen, self.round, Draws(self.seed, self.round))
-        batches = self._micro_batches(batch, turn.draws)
+        turn = Turn(self.images_seen, self.round, Draws(self.seed, self.round, ranks.rank, ranks.size))
+        batches = self._micro_batches(batch, turn.draws, ranks.size)
         steps = [batches[i : i + self.accumulate] for i in range(0, len(batches), self.accumulate)]
         optimizers: Any = self.optimizers()
         discriminator_optimizer, generator_optimizer = optimizers
@@ -186,17 +197,18 @@ class AdversarialModule(LightningModule):
         self.images_seen = checkpoint["clock"]["images_seen"]
         self.round = checkpoint["clock"]["round"]
 
-    def _micro_batches(self, batch: Mapping[str, Tensor], draws: Draws) -> list[Batch]:
-        """The round's micro-batches with images in [-1, 1]: `accumulate` for each discriminator step, in order."""
+    def _micro_batches(self, batch: Mapping[str, Tensor], draws: Draws, ranks: int) -> list[Batch]:
+        """This rank's share of the round's micro-batches: `accumulate` for each discriminator step, in order."""
         images = batch["images"]
         if images.dtype == torch.uint8:
-            images = to_float(images)
+            images = to_float(images).to(self.dtype)
+        size = self.batch_size // self.accumulate // ranks
+        parts = torch.split(images, size)
         if self.flip:
-            images = flip_horizontally(images, draws)
+            parts = tuple(flip_horizontally(part, draws) for part in parts)
         if self.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        size = self.batch_size // self.accumulate
-        pairs = zip(torch.split(images, size), torch.split(batch["labels"], size), strict=True)
+            parts = tuple(part.contiguous(memory_format=torch.channels_last) for part in parts)
+        pairs = zip(parts, torch.split(batch["labels"], size), strict=True)
         return [{"images": images, "labels": labels} for images, labels in pairs]
 
     def _update(
@@ -215,6 +227,7 @@ class AdversarialModule(LightningModule):
             terms = terms_of(micro_batch, turn)
             self.meter.add(f"train/{side}/", terms)
             self.manual_backward(_sum(terms) / len(micro_batches))
+        average_gradients_(parameters, self._running_statistics if side == "generator" else ())
         self._bound_gradient(side, player, parameters, turn.round)
         optimizer.step()
 

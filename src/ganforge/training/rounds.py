@@ -11,6 +11,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ganforge.draws import Draws, derive_seed
+from ganforge.evaluation.ranks import Ranks
+
+ALONE = Ranks()
 
 
 class Samples(Protocol):
@@ -29,13 +32,17 @@ class Samples(Protocol):
 
 
 class RoundIndices:
-    """Endless int64 indices, `images_per_round` at a time: epoch after epoch, each a permutation of its own.
+    """Endless int64 indices, a round's at a time: epoch after epoch, each a permutation of its own.
+
+    Every rank walks the same order and takes its share of each micro-batch: together they show what one would.
 
     Args:
         length: number of images in the data set.
         images_per_round: images one round shows, all discriminator steps and all ranks together.
         seed: the run's seed.
         start: returns the number of images already seen; asked when an iteration starts.
+        micro_batches: equal parts of a round that are played one after the other.
+        ranks: this process among those that share the round.
         permute: the order of an epoch out of its generator; None takes any with equal probability.
     """
 
@@ -45,12 +52,21 @@ class RoundIndices:
         images_per_round: int,
         seed: int,
         start: Callable[[], int],
+        micro_batches: int = 1,
+        ranks: Ranks = ALONE,
         permute: Callable[[torch.Generator], Tensor] | None = None,
     ) -> None:
+        if images_per_round % (micro_batches * ranks.size):
+            raise ValueError(
+                f"{images_per_round} images a round cannot be cut into {micro_batches} micro-batches for "
+                f"{ranks.size} ranks"
+            )
         self.length = length
         self.images_per_round = images_per_round
         self.seed = seed
         self.start = start
+        self.micro_batches = micro_batches
+        self.ranks = ranks
         self.permute = permute or (lambda generator: torch.randperm(length, generator=generator))
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -60,8 +76,12 @@ class RoundIndices:
             while len(pending) < self.images_per_round:
                 epoch += 1
                 pending = torch.cat([pending, self._permutation(epoch)])
-            yield pending[: self.images_per_round]
+            yield self._share(pending[: self.images_per_round])
             pending = pending[self.images_per_round :]
+
+    def _share(self, round_: Tensor) -> Tensor:
+        """This rank's rows of each micro-batch: the same ones for which `Draws` hands it numbers."""
+        return round_.view(self.micro_batches, self.ranks.size, -1)[:, self.ranks.rank].flatten()
 
     def _permutation(self, epoch: int) -> Tensor:
         return self.permute(torch.Generator().manual_seed(derive_seed(self.seed, "epoch", epoch)))
@@ -78,7 +98,9 @@ class Rounds(LightningDataModule):
         images_per_round: images one round shows.
         seed: the run's seed.
         start: returns the number of images already seen.
-        workers: processes that decode images of data that is not in memory.
+        workers: processes of this rank that decode images of data that is not in memory.
+        micro_batches: equal parts of a round that are played one after the other.
+        ranks: this process among those that share the round.
         resident: the device that all of the data is put on once, as it is; None for a batch at a time.
     """
 
@@ -91,6 +113,8 @@ class Rounds(LightningDataModule):
         seed: int,
         start: Callable[[], int],
         workers: int = 2,
+        micro_batches: int = 1,
+        ranks: Ranks = ALONE,
         resident: torch.device | None = None,
     ) -> None:
         super().__init__()
@@ -98,7 +122,9 @@ class Rounds(LightningDataModule):
         self.data = data
         self.workers = workers
         self.labels = data.labels if conditional else torch.zeros(len(data), dtype=torch.int64)
-        self.indices = RoundIndices(len(data), images_per_round, seed, start, data.permutation)
+        self.indices = RoundIndices(
+            len(data), images_per_round, seed, start, micro_batches, ranks, data.permutation
+        )
 
     def train_dataloader(self) -> Iterable[dict[str, Tensor]]:
         if self.resident is not None:

@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from ganforge.evaluation.evaluator import Evaluator
+from ganforge.evaluation.ranks import Ranks
 from ganforge.training.loggers.logger import Loggers
 from ganforge.training.stopping import Stopping
 
@@ -45,7 +46,8 @@ class Run:
         protocols: the protocols of evaluations, by id, in the order in which the run used them.
         paused_seconds: time spent on pictures, evaluation and checkpoints since the last log line.
         ended_because: why the run ends before its total, by a target or for want of patience; None while it goes on.
-        stop_signal: the signal that asked the run to stop, if one did.
+        signal_seen: the signal that this process got, if it did.
+        stop_signal: the signal for which the run stops, once all ranks know of it.
     """
 
     folder: Path
@@ -66,6 +68,7 @@ class Run:
     protocols: list[str] = field(default_factory=list)
     paused_seconds: float = 0.0
     ended_because: str | None = None
+    signal_seen: signal.Signals | None = None
     stop_signal: signal.Signals | None = None
     _seconds_before: float = 0.0
     _started: float = field(default_factory=time.perf_counter)
@@ -135,8 +138,10 @@ class Run:
         previous = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
 
         def ask_to_stop(number: int, _: FrameType | None) -> None:
-            self.stop_signal = signal.Signals(number)
-            log.warning("%s: stopping after this round; once more stops at once", self.stop_signal.name)
+            self.signal_seen = signal.Signals(number)
+            if Ranks.current().size == 1:
+                self.stop_signal = self.signal_seen
+            log.warning("%s: stopping after this round; once more stops at once", self.signal_seen.name)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

@@ -68,7 +68,8 @@ class Evaluation(Periodic):
         result: dict[str, Any] = {"scores": run.final_scores, "made_by": made_by}
         if run.ended_because is not None:
             result["stopped"] = _stopped(module, run)
-        _write(run.folder / "scores.json", result)
+        if trainer.is_global_zero:
+            _write(run.folder / "scores.json", result)
 
     def _score(self, module: AdversarialModule, run: Run, number: int) -> tuple[dict[str, float], Stamp]:
         labels = proportional_labels(run.class_counts, number)

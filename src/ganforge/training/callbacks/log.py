@@ -38,7 +38,7 @@ class Log(Periodic):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module, run = module_and_run(pl_module)
-        if self.progress:
+        if self.progress and trainer.is_global_zero:
             terminal = Console(stderr=True).is_terminal
             self._display = (
                 _Bar(run, module.images_seen) if terminal else _Lines(run, self.line_every_seconds)

@@ -49,6 +49,8 @@ class Samples(Periodic):
         self.animation = animation
 
     def act(self, trainer: Trainer, module: AdversarialModule, run: Run) -> None:
+        if not trainer.is_global_zero:
+            return
         picture = self._picture(module, run)
         folder = run.folder / "samples"
         try:
