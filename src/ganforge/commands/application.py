@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ganforge import __version__
 from ganforge.commands.errors import RunFailedError, UserError
 from ganforge.commands.help import COMMANDS, command_help, overview
 from ganforge.commands.nearest import did_you_mean
+from ganforge.commands.slurm import join_step
+from ganforge.commands.started import comes_after_the_first, started_together
 
 log = logging.getLogger("ganforge")
 
@@ -42,7 +45,30 @@ def main() -> int:
         print(command_help(command))
         return 0
     try:
-        return _run(command, flags_last(command, overrides))
+        with _among_others(command):
+            return _run(command, overrides)
+    except UserError as error:
+        return _fail(str(error))
+
+
+@contextlib.contextmanager
+def _among_others(command: str) -> Iterator[None]:
+    """Where srun or torchrun started several processes, they find one another."""
+    if command != "sample":
+        join_step()
+    if command != "train" or started_together() == 1:
+        yield
+        return
+    from ganforge.commands.processes import leading
+
+    with leading():
+        yield
+
+
+def _run(command: str, words: list[str]) -> int:
+    """Runs the command, and says what went wrong."""
+    try:
+        return _run_under_hydra(command, flags_last(command, words))
     except UserError as error:
         return _fail(str(error))
     except OSError as error:  # Hydra could not make the run's folder
@@ -55,14 +81,12 @@ def main() -> int:
         return 130
 
 
-def _run(command: str, overrides: list[str]) -> int:
+def _run_under_hydra(command: str, overrides: list[str]) -> int:
     from ganforge.commands.configuration import run_with_hydra
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us instead of being printed with a traceback
     sys.path.insert(0, os.getcwd())  # a user's own loss or network is named by `_target_: my_file.MyLoss`
     if command == "train":
-        from ganforge.commands.processes import comes_after_the_first
-
         if comes_after_the_first():
             from ganforge.commands.train import follow
 

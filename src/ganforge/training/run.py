@@ -46,6 +46,8 @@ class Run:
         protocols: the protocols of evaluations, by id, in the order in which the run used them.
         paused_seconds: time spent on pictures, evaluation and checkpoints since the last log line.
         ended_because: why the run ends before its total, by a target or for want of patience; None while it goes on.
+        stop_signals: those that ask the run to stop at the end of a round.
+        patient: whether a second one is left unheard instead of ending the process at once: a scheduler sends several.
         signal_seen: the signal that this process got, if it did.
         stop_signal: the signal for which the run stops, once all ranks know of it.
     """
@@ -68,6 +70,8 @@ class Run:
     protocols: list[str] = field(default_factory=list)
     paused_seconds: float = 0.0
     ended_because: str | None = None
+    stop_signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
+    patient: bool = False
     signal_seen: signal.Signals | None = None
     stop_signal: signal.Signals | None = None
     _seconds_before: float = 0.0
@@ -131,19 +135,26 @@ class Run:
 
     @contextlib.contextmanager
     def stopping_on_signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM ask for a stop at the end of the round; a second one takes effect at once."""
+        """SIGINT and the like ask for a stop at the end of the round; a second one takes effect at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        previous = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+        previous = {s: signal.getsignal(s) for s in self.stop_signals}
 
         def ask_to_stop(number: int, _: FrameType | None) -> None:
+            if self.signal_seen is not None:
+                return
             self.signal_seen = signal.Signals(number)
             if Ranks.current().size == 1:
                 self.stop_signal = self.signal_seen
-            log.warning("%s: stopping after this round; once more stops at once", self.signal_seen.name)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            again = "" if self.patient else "; once more stops at once"
+            log.warning("%s: stopping after this round%s", self.signal_seen.name, again)
+            if not self.patient:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+        if self.signal_seen is not None and Ranks.current().size == 1:  # while this run was getting ready
+            self.stop_signal = self.signal_seen
 
         try:
             for number in previous:
