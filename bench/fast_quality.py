@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+
+from header import header
 
 LAYER_NORM = "model.discriminator.norm=layer"  # the fused pass excludes the recipe's batch norm
 SETTINGS = {
@@ -43,10 +44,8 @@ def main() -> int:
     parser.add_argument("--kimg", type=float, default=120)
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     arguments, words = parser.parse_known_args()
-    print(
-        f"digits, {arguments.kimg:g} kimg, seeds 0 to {arguments.seeds - 1}, one thread, torch {torch.__version__}, "
-        f"{platform.machine()}"
-    )
+    torch.set_num_threads(1)
+    print(f"{header(seed=f'0 to {arguments.seeds - 1}')} The digits recipe, {arguments.kimg:g} kimg.\n")
     print("| setting | FID, mean | FID of each seed | above none | twice its standard error | within |")
     print("|---|---|---|---|---|---|", flush=True)
     usual: list[float] = []

@@ -123,7 +123,7 @@ def _complete(result: dict[str, Any], settings: Mapping[str, Any]) -> None:
     result.update(
         name=settings["name"],
         batch_size=settings["batch_size"],
-        device_name=torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
+        device_name=device_name(device),
         threads=torch.get_num_threads(),
         torch=torch.__version__,
         images_per_second=images / seconds,
@@ -134,7 +134,9 @@ def _complete(result: dict[str, Any], settings: Mapping[str, Any]) -> None:
     result["share_of_matmul_peak"] = result["flops_per_second"] / result["matmul_flops_per_second"]
 
 
-def _cpu_name() -> str:
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
