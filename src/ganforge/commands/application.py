@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from ganforge import __version__
 from ganforge.commands.errors import RunFailedError, UserError
 from ganforge.commands.help import COMMANDS, command_help, overview
+from ganforge.commands.job_of_a_sweep import end_with_the_sweep, tell_the_sweep
 from ganforge.commands.nearest import did_you_mean
 from ganforge.commands.slurm import join_step
 from ganforge.commands.started import comes_after_the_first, started_together
@@ -78,6 +80,7 @@ def _run(command: str, words: list[str]) -> int:
             f"{error.filename} cannot be written: {error.strerror}; hydra.run.dir=... chooses another folder"
         )
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a sweep's job may hear of it twice
         return 130
 
 
@@ -91,6 +94,7 @@ def _run_under_hydra(command: str, overrides: list[str]) -> int:
             from ganforge.commands.train import follow
 
             return follow()
+        end_with_the_sweep()
         from ganforge.commands.run_folder import resume_overrides
 
         overrides = resume_overrides(overrides)
@@ -102,12 +106,14 @@ def _run_under_hydra(command: str, overrides: list[str]) -> int:
         module = importlib.import_module(
             f"ganforge.commands.{command}"
         )  # seconds, not spent on a mistyped key
-        return getattr(module, command)(config)
+        result = getattr(module, command)(config)
+        tell_the_sweep(returned=result)
+        return result
 
     try:
         _with_arguments(overrides, lambda restored: run_with_hydra(command, restored(job)))
     except RunFailedError as error:
-        print(f"ganforge: {error}", file=sys.stderr)
+        _say(str(error))
         return error.exit_code
     return 0
 
@@ -160,8 +166,13 @@ def flags_last(command: str, words: list[str]) -> list[str]:
 
 
 def _fail(message: str) -> int:
-    print(f"ganforge: {message}", file=sys.stderr)
+    _say(message)
     return 2
+
+
+def _say(message: str) -> None:
+    if not tell_the_sweep(error=message):
+        print(f"ganforge: {message}", file=sys.stderr)
 
 
 def _log_to_stderr() -> None:

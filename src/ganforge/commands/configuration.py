@@ -39,7 +39,7 @@ def run_with_hydra(command: str, job: Callable[[DictConfig], Any]) -> None:
     main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)
     try:
         main(_checked(job, command))()
-    except _PastHydra as carrier:
+    except PastHydra as carrier:
         raise carrier.error from carrier.error.__cause__
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, command)) from error
@@ -49,7 +49,7 @@ def run_with_hydra(command: str, job: Callable[[DictConfig], Any]) -> None:
         raise UserError(_explain_nameless_option()) from error
 
 
-class _PastHydra(BaseException):
+class PastHydra(BaseException):
     """Carries an error of the job; on an Exception Hydra would print the overrides first, and start the next job."""
 
     def __init__(self, error: UserError | RunFailedError) -> None:
@@ -69,7 +69,7 @@ def _checked(job: Callable[[DictConfig], Any], command: str) -> Callable[[DictCo
             _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
             stopped = isinstance(error, RunFailedError) and error.stopped
             if HydraConfig.get().mode != RunMode.MULTIRUN or stopped:
-                raise _PastHydra(error) from error
+                raise PastHydra(error) from error
             log.error("job %s: %s", HydraConfig.get().job.num, error)
             raise
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ganforge.commands import building, fast, slurm
@@ -80,8 +79,6 @@ def _lead(config: DictConfig, notice: slurm.Notice) -> dict[str, float]:
                 f"{folder} already holds a run: resume={folder} goes on with it, hydra.run.dir=... makes another"
             )
         config.resume = str(folder)
-    if started_together() > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
-        raise UserError("torchrun starts one run: leave it out, and each job of -m starts its own processes")
     check_settings(plain(config))
     data = building.build(OmegaConf.to_container(config.data, resolve=True), "data")
     with user_errors():

@@ -22,6 +22,9 @@ from ganforge.training.stopping import Stopping
 
 log = logging.getLogger("ganforge")
 
+# A process may hear of one wish twice: from the terminal, and from a process that hands it on.
+_SAME_SIGNAL_SECONDS = 1.0
+
 
 @dataclass
 class Run:
@@ -140,18 +143,19 @@ class Run:
             yield
             return
         previous = {s: signal.getsignal(s) for s in self.stop_signals}
+        heard = 0.0
 
         def ask_to_stop(number: int, _: FrameType | None) -> None:
-            if self.signal_seen is not None:
-                return
-            self.signal_seen = signal.Signals(number)
-            if Ranks.current().size == 1:
-                self.stop_signal = self.signal_seen
-            again = "" if self.patient else "; once more stops at once"
-            log.warning("%s: stopping after this round%s", self.signal_seen.name, again)
-            if not self.patient:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            nonlocal heard
+            if self.signal_seen is None:
+                self.signal_seen, heard = signal.Signals(number), time.monotonic()
+                if Ranks.current().size == 1:
+                    self.stop_signal = self.signal_seen
+                again = "" if self.patient else "; once more stops at once"
+                log.warning("%s: stopping after this round%s", self.signal_seen.name, again)
+            elif not self.patient and time.monotonic() - heard > _SAME_SIGNAL_SECONDS:
+                signal.signal(number, previous[signal.Signals(number)])
+                signal.raise_signal(number)
 
         if self.signal_seen is not None and Ranks.current().size == 1:  # while this run was getting ready
             self.stop_signal = self.signal_seen
