@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -51,6 +52,20 @@ class Images:
         for start in range(0, len(self), batch_size):
             rows = slice(start, start + batch_size)
             yield self.images[rows] / 127.5 - 1, self.labels[rows]
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """Fresh randomness; the seed is printed where a test fails."""
+    seed = random.SystemRandom().randrange(2**31)
+    print(f"seed {seed}")
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def random_images(generator: torch.Generator) -> Callable[..., Tensor]:
+    """shape -> uint8 noise of that shape."""
+    return lambda *shape: torch.randint(0, 256, shape, generator=generator).to(torch.uint8)
 
 
 @pytest.fixture(scope="session")

@@ -34,15 +34,8 @@ from ganforge.evaluation.resizing import clean
 
 
 @pytest.fixture
-def generator():
-    seed = random.SystemRandom().randrange(2**31)
-    print(f"seed {seed}")
-    return torch.Generator().manual_seed(seed)
-
-
-@pytest.fixture
-def images(generator):
-    return torch.randint(0, 256, (2, 3, 20, 30), generator=generator).to(torch.uint8)
+def images(random_images):
+    return random_images(2, 3, 20, 30)
 
 
 def prepared(extractor: Extractor) -> Extractor:
@@ -362,7 +355,7 @@ def test_protocols_differ_in_their_words(make):
         ("dinov2", "", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     ],
 )
-def test_clean_images_enter_the_network_unrounded(kind, entry, mean, std, images, generator, request):
+def test_clean_images_enter_the_network_unrounded(kind, entry, mean, std, images, random_images, request):
     make = {"vgg16": Vgg16, "clip": Clip, "dinov2": DinoV2}[kind]
     path = request.getfixturevalue(f"{kind}_path")
     usual = make(weights_path=path)
@@ -380,15 +373,15 @@ def test_clean_images_enter_the_network_unrounded(kind, entry, mean, std, images
     torch.testing.assert_close(seen[0].double(), expected, atol=1e-5, rtol=0)
     assert features.isfinite().all()
     # Where nothing is left to resize both protocols are one.
-    ready = torch.randint(0, 256, (1, 3, 224, 224), generator=generator).to(torch.uint8)
+    ready = random_images(1, 3, 224, 224)
     assert torch.equal(usual.extract(ready)[0], extractor.extract(ready)[0])
 
 
 @pytest.mark.parametrize("make", ["clip", "dinov2"], indirect=True)
 @pytest.mark.parametrize("resize", ["tensorflow", "clean"])
-def test_grey_is_repeated_to_three_channels(make, resize, clip_path, dinov2_path, generator):
+def test_grey_is_repeated_to_three_channels(make, resize, clip_path, dinov2_path, random_images):
     path = clip_path if make(None).name == "clip" else dinov2_path
-    grey = torch.randint(0, 256, (2, 1, 9, 9), generator=generator).to(torch.uint8)
+    grey = random_images(2, 1, 9, 9)
     extractor = prepared(make(path, resize=resize))
     assert torch.equal(extractor.extract(grey)[0], extractor.extract(grey.repeat(1, 3, 1, 1))[0])
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import numpy as np
 import pytest
 import torch
@@ -11,17 +9,6 @@ from PIL import Image
 
 from ganforge.evaluation import resizing
 from ganforge.evaluation.resizing import PROTOCOLS, Preparation, clean, tensorflow
-
-
-@pytest.fixture
-def generator():
-    seed = random.SystemRandom().randrange(2**31)
-    print(f"seed {seed}")
-    return torch.Generator().manual_seed(seed)
-
-
-def random_images(generator, *shape):
-    return torch.randint(0, 256, shape, generator=generator).to(torch.uint8)
 
 
 def pillow(images, size):
@@ -35,26 +22,24 @@ def pillow(images, size):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("shape", [(5, 5), (32, 32), (64, 40), (298, 301), (299, 299), (480, 640)])
-def test_clean_is_pillows_bicubic(shape, channels, generator):
-    images = random_images(generator, 2, channels, *shape)
+def test_clean_is_pillows_bicubic(shape, channels, random_images):
+    images = random_images(2, channels, *shape)
     ours = clean(images, 299)
     assert ours.dtype == torch.float32
     assert ours.shape == (2, channels, 299, 299)
     torch.testing.assert_close(ours, pillow(images, 299), rtol=0, atol=1e-3)
 
 
-def test_clean_clips_and_does_not_round(generator):
-    images = (
-        255 * (random_images(generator, 1, 1, 16, 16) > 127).byte()
-    )  # black and white: bicubic overshoots
+def test_clean_clips_and_does_not_round(random_images):
+    images = 255 * (random_images(1, 1, 16, 16) > 127).byte()  # black and white: bicubic overshoots
     resized = clean(images, 40)
     assert resized.min() == 0
     assert resized.max() == 255
     assert (resized != resized.round()).any()
 
 
-def test_clean_does_not_depend_on_its_blocks(generator, monkeypatch):
-    images = random_images(generator, 5, 3, 20, 20)
+def test_clean_does_not_depend_on_its_blocks(random_images, monkeypatch):
+    images = random_images(5, 3, 20, 20)
     whole = clean(images, 31)
     monkeypatch.setattr(resizing, "_BLOCK", 2 * 3 * 20 * 20)
     assert torch.equal(clean(images, 31), whole)
@@ -77,8 +62,8 @@ def test_constant_images_stay_constant(protocol, size):
     )
 
 
-def test_clean_and_tensorflow_leave_the_right_size_alone(generator):
-    images = random_images(generator, 2, 3, 24, 24)
+def test_clean_and_tensorflow_leave_the_right_size_alone(random_images):
+    images = random_images(2, 3, 24, 24)
     assert torch.equal(clean(images, 24), images.float())
     assert torch.equal(tensorflow(images, 24), images.float())
 
@@ -89,8 +74,8 @@ def test_words_tell_the_protocols_apart():
     assert str(Preparation("tensorflow", 299, (0.5,), (0.5,))) == "299x299, bilinear as in TensorFlow 1"
 
 
-def test_preparation_normalises_pixels_between_0_and_1(generator):
-    images = random_images(generator, 2, 3, 6, 6)
+def test_preparation_normalises_pixels_between_0_and_1(random_images):
+    images = random_images(2, 3, 6, 6)
     mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
     prepared = Preparation("clean", None, mean, std)(images)
     expected = (images.double() / 255 - torch.tensor(mean).double()[:, None, None]) / torch.tensor(std)[
@@ -99,8 +84,8 @@ def test_preparation_normalises_pixels_between_0_and_1(generator):
     torch.testing.assert_close(prepared, expected.float(), atol=1e-6, rtol=1e-6)
 
 
-def test_preparation_fits_channels(generator):
-    colour, grey = random_images(generator, 2, 3, 6, 6), random_images(generator, 2, 1, 6, 6)
+def test_preparation_fits_channels(random_images):
+    colour, grey = random_images(2, 3, 6, 6), random_images(2, 1, 6, 6)
     to_colour = Preparation("clean", None, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     to_grey = Preparation("clean", None, (0.5,), (0.5,))
     assert torch.equal(to_colour(grey), to_colour(grey.repeat(1, 3, 1, 1)))

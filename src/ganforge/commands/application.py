@@ -13,7 +13,7 @@ from typing import Any
 from ganforge import __version__
 from ganforge.commands.errors import RunFailedError, UserError
 from ganforge.commands.help import COMMANDS, command_help, overview
-from ganforge.commands.job_of_a_sweep import end_with_the_sweep, tell_the_sweep
+from ganforge.commands.job_of_a_sweep import join_the_sweep, tell_the_sweep
 from ganforge.commands.lines import log_to_stderr
 from ganforge.commands.nearest import did_you_mean
 from ganforge.commands.slurm import join_step
@@ -30,6 +30,7 @@ def main() -> int:
     """Runs the command in sys.argv; returns the exit code: 0, 2 for the user's mistakes, 1 for a run that failed."""
     words = sys.argv[1:]
     log_to_stderr()
+    join_the_sweep()
     if not words or words[0] in ("-h", "--help", "help"):
         print(overview())
         return 0
@@ -54,7 +55,7 @@ def main() -> int:
 @contextlib.contextmanager
 def _among_others(command: str) -> Iterator[None]:
     """Where srun or torchrun started several processes, they find one another."""
-    if command != "sample":
+    if command in ("train", "evaluate"):
         join_step()
     if command != "train" or started_together() == 1:
         yield
@@ -92,7 +93,6 @@ def _run_under_hydra(command: str, overrides: list[str]) -> int:
             from ganforge.commands.train import follow
 
             return follow()
-        end_with_the_sweep()
         from ganforge.commands.run_folder import resume_overrides
 
         overrides = resume_overrides(overrides)

@@ -221,7 +221,10 @@ def _known_keys(command: str, *, hydra: bool = False) -> list[str]:
                 config = compose(config_name=command, return_hydra_config=hydra)
     finally:
         GlobalHydra.instance().hydra = running
-    return [*_dotted(OmegaConf.to_container(config)), *(["experiment"] if command == "train" else [])]
+    return [
+        *_dotted(OmegaConf.to_container(config)),
+        *(["experiment"] if command in ("train", "profile") else []),
+    ]
 
 
 def _dotted(config: Any, prefix: str = "") -> list[str]:

@@ -214,7 +214,7 @@ def _evaluator(settings: dict[str, Any], sides: _Comparison, device: torch.devic
 def _engine(evaluator: Evaluator) -> FeatureEvaluator | None:
     """The evaluator itself, or the one that metrics=auto stays with, where it compares features."""
     if isinstance(evaluator, FirstThatWorks):
-        evaluator = next(each for each in evaluator.evaluators if each.name == evaluator.name)
+        evaluator = evaluator.chosen
     return evaluator if isinstance(evaluator, FeatureEvaluator) else None
 
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from ganforge.commands.checkpoints import Trained, choose_device, load_trained
@@ -19,6 +17,7 @@ from ganforge.commands.errors import UserError, user_errors
 from ganforge.commands.run_folder import make_folder
 from ganforge.games.sampling import generate, proportional_labels
 from ganforge.images import grid, save_png, scatter, to_uint8
+from ganforge.progress import show_progress
 
 log = logging.getLogger("ganforge")
 
@@ -42,13 +41,8 @@ def sample(config: DictConfig) -> None:
     make_folder(out, "out")
     with user_errors():
         batch_size = settings["batch_size"]
-        batches = track(
-            generate(trained.sample, labels, seed=settings["seed"], batch_size=batch_size, device=device),
-            "sampling",
-            total=-(-len(labels) // batch_size),
-            transient=True,
-            console=Console(stderr=True),
-        )
+        made = generate(trained.sample, labels, seed=settings["seed"], batch_size=batch_size, device=device)
+        batches = show_progress(made, -(-len(labels) // batch_size), "sampling")
         samples = torch.cat([images.cpu() for images, _ in batches])
         origin = _origin(trained, settings["seed"], settings["ema"])
         if samples.ndim == 4:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from ganforge.commands import building
@@ -23,6 +20,8 @@ from ganforge.commands.options import options
 from ganforge.datasets.arrays import array
 from ganforge.datasets.image_folder import image_folder
 from ganforge.datasets.samples import TensorSamples
+from ganforge.datasets.shards import INDEX_FILE
+from ganforge.datasets.streaming import streaming
 from ganforge.draws import Draws
 from ganforge.evaluation.evaluator import KnownStatistics, NonFiniteSamplesError, RealData
 from ganforge.evaluation.ranks import Ranks
@@ -38,6 +37,7 @@ from ganforge.games.sampling import (
 )
 from ganforge.images import to_uint8
 from ganforge.networks.exported import load_exported
+from ganforge.progress import show_progress
 
 log = logging.getLogger("ganforge")
 
@@ -74,34 +74,13 @@ class Generator:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's share of `number` samples with their labels, under a progress bar."""
         ranks = Ranks.current()
-        made = generate(
-            self.sample,
-            proportional_labels(self.class_counts, number),
-            seed=seed,
-            batch_size=batch_size,
-            device=self.device,
-            truncation=self.truncation,
-            rank=ranks.rank,
-            ranks=ranks.size,
-        )
         total = -(-number // batch_size)
         mine = len(range(ranks.rank, total, ranks.size))
-        console = Console(file=sys.stderr)
-        silent = ranks.rank > 0 or not console.is_terminal
-        yield from track(made, what, total=mine, transient=True, console=console, disable=silent)
+        return show_progress(self._made(number, seed, batch_size, ranks), mine, what)
 
     def as_data(self, number: int, *, seed: int, batch_size: int) -> TensorSamples:
         """`number` samples as a data set, in memory."""
-        pairs = list(
-            generate(
-                self.sample,
-                proportional_labels(self.class_counts, number),
-                seed=seed,
-                batch_size=batch_size,
-                device=self.device,
-                truncation=self.truncation,
-            )
-        )
+        pairs = list(self._made(number, seed, batch_size, Ranks()))
         samples = torch.cat([samples.cpu() for samples, _ in pairs])
         wrong = int((~samples.flatten(1).isfinite().all(dim=1)).sum())
         if wrong:
@@ -112,6 +91,18 @@ class Generator:
             torch.cat([labels.cpu() for _, labels in pairs]),
             class_names=self.class_names,
             num_classes=len(self.class_counts),
+        )
+
+    def _made(self, number: int, seed: int, batch_size: int, ranks: Ranks) -> Iterator[tuple[Tensor, Tensor]]:
+        return generate(
+            self.sample,
+            proportional_labels(self.class_counts, number),
+            seed=seed,
+            batch_size=batch_size,
+            device=self.device,
+            truncation=self.truncation,
+            rank=ranks.rank,
+            ranks=ranks.size,
         )
 
 
@@ -156,6 +147,8 @@ def open_source(
             return KnownStatistics(path.name, Statistics(known.mu, known.sigma), _sha256(path), known.stamp)
         if path.suffix in ARRAYS:
             return array(path, what=key)
+        if (path / INDEX_FILE).is_file():
+            return streaming(path, what=key)
         if path.is_dir() or path.suffix == ".zip":
             size = settings["image_size"]
             return image_folder(path, image_size=size, resize="refuse" if size is None else "crop", what=key)

@@ -29,6 +29,10 @@ class FirstThatWorks(Evaluator):
         self.evaluators: Sequence[Evaluator] = evaluators
         self._choose(0)
 
+    @property
+    def chosen(self) -> Evaluator:
+        return self.evaluators[self._chosen]
+
     def prepare(
         self,
         data: RealData | KnownStatistics | None,
@@ -48,22 +52,22 @@ class FirstThatWorks(Evaluator):
     def evaluate(
         self, batches: Batches, *, conditional: bool, model: Model | None = None
     ) -> dict[str, float]:
-        return self.evaluators[self._chosen].evaluate(batches, conditional=conditional, model=model)
+        return self.chosen.evaluate(batches, conditional=conditional, model=model)
 
     def evaluate_data(self, data: RealData | KnownStatistics) -> dict[str, float]:
-        return self.evaluators[self._chosen].evaluate_data(data)
+        return self.chosen.evaluate_data(data)
 
     def state(self) -> dict[str, Any]:
-        state = self.evaluators[self._chosen].state()
+        state = self.chosen.state()
         return {"chosen": self._chosen, "state": state} if state else {}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         if state:
             self._choose(state["chosen"])
-            self.evaluators[self._chosen].load_state(state["state"])
+            self.chosen.load_state(state["state"])
 
     def stamp(self) -> Stamp:
-        return self.evaluators[self._chosen].stamp()
+        return self.chosen.stamp()
 
     def _choose(self, index: int) -> None:
         chosen = self.evaluators[index]

@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from ganforge.evaluation.cache import Cache
@@ -26,15 +24,15 @@ from ganforge.evaluation.extractor import Extractor, exact_float32
 from ganforge.evaluation.metrics.fid import fid_of_real_subset
 from ganforge.evaluation.metrics.metric import Better, Metric
 from ganforge.evaluation.ranks import Ranks
-from ganforge.evaluation.sample import Model, Sample, Statistics
+from ganforge.evaluation.sample import Images, Model, Sample, Statistics
 from ganforge.evaluation.stamp import Stamp, versions
 from ganforge.images import to_uint8
+from ganforge.progress import show_progress
 
 log = logging.getLogger("ganforge")
 
 FEWEST_SAMPLES = 4
 _SUBSET_SEED = 2026
-_FEW_BATCHES = 20  # a pass over fewer needs no progress bar
 STATE_BYTES = 16 * 2**20
 
 
@@ -139,7 +137,6 @@ class FeatureEvaluator(Evaluator):
         device: torch.device | str,
         held_out: RealData | None = None,
     ) -> None:
-        known = isinstance(data, KnownStatistics)
         images = None if data is None or isinstance(data, KnownStatistics) else data
         if images is not None:
             _check_images(images)
@@ -162,7 +159,6 @@ class FeatureEvaluator(Evaluator):
         if self._real is not None and held_out is not None:
             _check_images(held_out)
             self._real.held_out = self._read(held_out, logits=False)
-        assert known or images is not None or data is None
 
     def evaluate(
         self, batches: Batches, *, conditional: bool, model: Model | None = None
@@ -279,7 +275,7 @@ class FeatureEvaluator(Evaluator):
                 "name": self.name,
                 "weights_sha256": self._weights_hash,
                 "resize": self.extractor.resize,
-                "dtype": "float32",
+                "dtype": self.extractor.dtype,
                 "quantisation": "uint8",
                 "comparable_with_papers": self.comparable_with_papers,
                 **self.extractor.stamp(),
@@ -339,26 +335,16 @@ class FeatureEvaluator(Evaluator):
             self.extractor.resize,
             data.fingerprint(),
             *data.shape,
-            "float32",
+            self.extractor.dtype,
             self.max_real,
             logits,
         )
         ranks = Ranks.current()
-        cached = ranks.from_first(_whole(self._cache.load(path), len(rows)) if ranks.rank == 0 else None)
-        if not cached:
+        cached = _whole(self._cache.load(path), len(rows)) if ranks.rank == 0 else {}
+        if not ranks.from_first(bool(cached)):
             parts = ranks.mine(torch.split(rows, self.batch_size))
-            pairs: Iterable[tuple[Tensor, Tensor]] = ((data.batch(part), data.labels[part]) for part in parts)
-            if ranks.rank == 0 and len(parts) > _FEW_BATCHES:
-                what = f"{self.name}: {data.name}"
-                console = Console(file=sys.stderr)
-                pairs = track(
-                    pairs,
-                    what,
-                    total=len(parts),
-                    transient=True,
-                    console=console,
-                    disable=not console.is_terminal,
-                )
+            pairs = ((data.batch(part), data.labels[part]) for part in parts)
+            pairs = show_progress(pairs, len(parts), f"{self.name}: {data.name}")
             sample = _joined(ranks.gather(self._pass(pairs, keep=0)), keep=0)
             made = {"features": sample.features, "logits": sample.logits if logits else None}
             cached = {name: tensor for name, tensor in made.items() if tensor is not None}
@@ -366,7 +352,7 @@ class FeatureEvaluator(Evaluator):
                 self._cache.save(path, cached)
         return Sample(
             count=len(rows),
-            features=cached["features"],
+            features=cached.get("features"),
             logits=cached.get("logits"),
             labels=data.labels[rows] if data.num_classes else None,
             images=_images(data, rows),
@@ -426,7 +412,7 @@ class FeatureEvaluator(Evaluator):
         text = f"FID of {real.dimensions} features from {count} images is biased upwards"
         if real.features is not None and len(real.features) >= 2 * FEWEST_SAMPLES:
             at = min(count, len(real.features) // 2)
-            scale = real.once(("bias", at), lambda: fid_of_real_subset(real, at))
+            scale = fid_of_real_subset(real, at)
             text += f": {at} real images score {scale:.3g} against the other real ones"
         self._say_once(logging.WARNING, f"{text}; compare it only at equal numbers")
 
@@ -492,7 +478,7 @@ def _cat(parts: Sequence[Tensor | None]) -> Tensor | None:
     return torch.cat(tensors) if len(tensors) == len(parts) else None
 
 
-def _images(data: RealData, rows: Tensor) -> Any:
+def _images(data: RealData, rows: Tensor) -> Images:
     return lambda chosen: data.batch(rows[chosen])
 
 

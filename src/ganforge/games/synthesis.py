@@ -71,9 +71,8 @@ class Synthesis(Game):
         turn.observe("accuracy_fake", fake_logits < 0)
         terms = {"adversarial": self.loss.discriminator_loss(real_logits, fake_logits)}
 
-        def critic(
-            images: Tensor,
-        ) -> Tensor:  # never compiled, as compiled functions are differentiable only once
+        def critic(images: Tensor) -> Tensor:
+            # Never the compiled one, which is differentiable only once.
             return _at_least_float32(self.discriminator_side(images, labels))
 
         for name, penalty in self._penalties():

@@ -14,9 +14,8 @@ ROUNDING = 1e-9
 
 _BLOCK = 1024  # rows of either side: 8 MB of distances a block, and 32 MB of features at D = 4096
 _SAME = 1e-13  # of the squared norms: rounding of float64, and beyond what float32 features can tell apart
-_SHARED = (
-    10  # neighbours found in one pass over a sample, so that metrics with other k need none of their own
-)
+# Neighbours found in one pass over a sample, so that metrics with other k need none of their own.
+_SHARED = 10
 
 
 def distance_blocks(

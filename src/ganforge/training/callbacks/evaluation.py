@@ -117,9 +117,11 @@ def _curve(run: Run, stamp: Stamp) -> str:
     if stamp["protocol"] not in run.protocols:
         run.protocols.append(stamp["protocol"])
         run.loggers.config({"evaluation": stamp})
+        if len(run.protocols) > 1:
+            log.warning(
+                "scores are made otherwise than before: their curves are val_%d/...", len(run.protocols)
+            )
     place = run.protocols.index(stamp["protocol"])
-    if place and place == len(run.protocols) - 1 and not run.best:
-        log.warning("scores are made otherwise than before: their curves are val_%d/...", place + 1)
     return f"val_{place + 1}" if place else "val"
 
 
