@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -30,7 +31,6 @@ CONFIGURATION = """
 ClusterName=test
 SlurmctldHost=localhost(127.0.0.1)
 SlurmctldPort={controller_port}
-SlurmdPort={node_port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
@@ -38,11 +38,11 @@ CredType=cred/munge
 # A job in the queue again starts when its old credentials have ended, after two minutes else.
 AuthInfo=socket={folder}/munge.socket,cred_expire=5
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
@@ -52,7 +52,8 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1
-NodeName=localhost NodeAddr=127.0.0.1 CPUs=8 State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 Port={first_port} CPUs=4 State=UNKNOWN
+NodeName={host}-second NodeAddr=127.0.0.1 Port={second_port} CPUs=4 State=UNKNOWN
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
@@ -87,7 +88,9 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     (folder / "key").write_bytes(os.urandom(128))
     (folder / "key").chmod(0o600)
     source = str(Path(package.__file__).parents[1])
-    text = CONFIGURATION.format(folder=folder, controller_port=free_port(), node_port=free_port())
+    names = ("controller_port", "first_port", "second_port")
+    host = socket.gethostname().partition(".")[0]  # has an address; of the other no process asks for one
+    text = CONFIGURATION.format(folder=folder, host=host, **{name: free_port() for name in names})
     (folder / "slurm.conf").write_text(text)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")} | {
         "PATH": f"{os.environ['PATH']}:/usr/sbin",
@@ -96,17 +99,20 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         "OMP_NUM_THREADS": "1",
         "GANFORGE_CACHE": str(folder / "cache"),
     }
-    names = {"key-file": "key", "socket": "munge.socket", "pid-file": "munged.pid", "log-file": "munged.log"}
-    munged = [f"--{option}={folder / name}" for option, name in {**names, "seed-file": "seed"}.items()]
+    files = {"key-file": "key", "socket": "munge.socket", "pid-file": "munged.pid", "log-file": "munged.log"}
+    munged = [f"--{option}={folder / name}" for option, name in {**files, "seed-file": "seed"}.items()]
+    nodes = [["slurmd", "-N", name] for name in (host, f"{host}-second")]
     try:
-        for command in (["munged", "--force", *munged], ["slurmctld"], ["slurmd", "-N", "localhost"]):
+        for command in (["munged", "--force", *munged], ["slurmctld"], *nodes):
             subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
-        wait_for(lambda: "idle" in call(environment, "sinfo", "-h"), 60, "a node that waits for work")
+        idle = ("sinfo", "-h", "-N", "-t", "idle")
+        wait_for(lambda: len(call(environment, *idle).splitlines()) == 2, 60, "nodes that wait for work")
         yield environment
     finally:
         call(environment, "scancel", "--user=root")
-        for daemon in ("slurmd", "slurmctld", "munged"):
-            if (folder / f"{daemon}.pid").exists():
+        wait_for(lambda: not call(environment, "squeue", "-h"), 60, "the end of all jobs")
+        for daemon in (f"slurmd-{host}", f"slurmd-{host}-second", "slurmctld", "munged"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 os.kill(int((folder / f"{daemon}.pid").read_text()), 15)
 
 
@@ -122,20 +128,13 @@ def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> None:
 
 
 class Job:
-    """A batch job of two tasks."""
+    """A batch job of two tasks, on one machine unless said otherwise."""
 
-    def __init__(self, environment: dict[str, str], folder: Path, script: str) -> None:
+    def __init__(self, environment: dict[str, str], folder: Path, script: str, nodes: int = 1) -> None:
         self.environment = environment
         (folder / "job.sh").write_text(f"#!/bin/bash\n{script}\n")
-        words = [
-            "sbatch",
-            "--parsable",
-            "--ntasks=2",
-            "--requeue",
-            "--open-mode=append",
-            "--output=out",
-            "job.sh",
-        ]
+        tasks = [f"--nodes={nodes}", "--ntasks=2"]
+        words = ["sbatch", "--parsable", *tasks, "--requeue", "--open-mode=append", "--output=out", "job.sh"]
         done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         self.id, self.output = done.stdout.strip(), folder / "out"
@@ -168,7 +167,7 @@ def test_a_job_that_is_preempted_goes_on_by_itself_and_ends_as_if_it_had_not_bee
 ) -> None:
     """SIGUSR1, as sbatch --signal sends it, in the midst of a run of two processes."""
     (tmp_path / "preempting.py").write_text(PREEMPTING)
-    words = [*TWO, "total_kimg=24", "+callbacks.preempt._target_=preempting.Preempt"]
+    words = [*TWO, "total_kimg=9.6", "+callbacks.preempt._target_=preempting.Preempt"]
     job = Job(slurm, tmp_path, srun(*words))
     assert job.wait() == "COMPLETED", job.said
     folder = tmp_path / "outputs" / "digits" / f"slurm-{job.id}"
@@ -206,6 +205,14 @@ def test_a_job_of_one_process_that_does_not_want_to_go_on(slurm: dict[str, str],
     assert job.wait() == "FAILED"
     assert "stopped by SIGUSR1" in job.said
     assert "back in the queue" not in job.said
+
+
+def test_two_machines(slurm: dict[str, str], tmp_path: Path) -> None:
+    words = [*TWO, "trainer.devices=1", "trainer.num_nodes=2", "total_kimg=0.048", "hydra.run.dir=run"]
+    job = Job(slurm, tmp_path, srun(*words), nodes=2)
+    assert job.wait() == "COMPLETED", job.said
+    assert "2 processes share each batch of 24" in job.said
+    assert state(tmp_path / "run")["clock"]["images_seen"] == 48
 
 
 def test_a_mistake_ends_all_processes_of_srun(slurm: dict[str, str], tmp_path: Path) -> None:

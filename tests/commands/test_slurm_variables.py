@@ -12,6 +12,7 @@ from ganforge.commands.started import comes_after_the_first, started_together
 STEP = {
     "SLURM_JOB_ID": "4711",
     "SLURM_STEP_ID": "1",
+    "SLURM_STEP_LAUNCHER_PORT": "40000",
     "SLURM_STEP_NUM_TASKS": "7",
     "SLURM_STEP_NUM_NODES": "1",
     "SLURM_STEP_TASKS_PER_NODE": "2(x3),1",
@@ -44,7 +45,10 @@ def test_a_process_of_srun_is_one_of_torchruns(node: str, here: str, monkeypatch
     set_all(monkeypatch, {**STEP, "SLURM_NODEID": node})
     slurm.join_step()
     assert variables("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE") == ["5", "7", "1", here]
-    assert variables("MASTER_ADDR", "MASTER_PORT") == ["127.0.0.1", str(15000 + (16 * 4711 + 1) % 15000)]
+    assert variables("MASTER_ADDR", "MASTER_PORT") == [
+        "127.0.0.1",
+        str(15000 + (16 * 4711 + 1 + 40000) % 15000),
+    ]
     assert started_together() == 7
     assert comes_after_the_first()
 

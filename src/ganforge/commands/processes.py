@@ -30,7 +30,7 @@ _HOST = "127.0.0.1"
 _DAY = 24 * 3600.0
 _PARENT = "GANFORGE_FIRST_PROCESS"  # its process id, for those that it started
 _TIMEOUT_KEY, _HERE_KEY = "ganforge/timeout_seconds", "ganforge/here"
-_OVER_KEY, _LEFT_KEY = "ganforge/over", "ganforge/left"
+_FIRST_KEY, _OVER_KEY, _LEFT_KEY = "ganforge/first", "ganforge/over", "ganforge/left"
 _PATIENCE_SECONDS = 1.0
 _START_SECONDS = 600.0
 _leads_in: Any = None  # the store of a first process that has not met the others yet
@@ -61,12 +61,26 @@ def leading() -> Iterator[None]:
 
 def _rendezvous() -> Any:
     """The store of processes that something else has started."""
+    where = f"MASTER_ADDR={os.environ.get('MASTER_ADDR')} MASTER_PORT={os.environ.get('MASTER_PORT')}"
+    way_out = "set them to what all processes can use"
     try:
-        return next(rendezvous("env://", timeout=timedelta(seconds=_START_SECONDS)))[0]
+        store = _of_this_run(next(rendezvous("env://", timeout=timedelta(seconds=_START_SECONDS)))[0])
+        if comes_after_the_first():
+            store.wait([_FIRST_KEY], timedelta(seconds=_START_SECONDS))
+        else:
+            store.set(_FIRST_KEY, "")
+        return store
+    except dist.DistStoreError as error:
+        raise UserError(f"{where} is another run's: {way_out}") from error
     except dist.DistNetworkError as error:
-        where = f"MASTER_ADDR={os.environ.get('MASTER_ADDR')} MASTER_PORT={os.environ.get('MASTER_PORT')}"
         what = "is another process's" if "EADDRINUSE" in str(error) else "is where no first process is"
-        raise UserError(f"{where} {what}: set them to what all processes can use") from error
+        raise UserError(f"{where} {what}: {way_out}") from error
+
+
+def _of_this_run(store: Any) -> Any:
+    """The part of a store that no other run writes to, should its processes come upon the same port."""
+    names = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_STEP_LAUNCHER_PORT")
+    return dist.PrefixStore("/".join(os.environ.get(name, "") for name in names), store)  # type: ignore[attr-defined]
 
 
 class Team:
@@ -169,12 +183,14 @@ def sharing(
             threading.Thread(target=_end_with_the_starter, daemon=True).start()
             store = _leads_in or _rendezvous()
         else:
-            store = _open_store(processes)
+            opened = _open_store(processes)
+            store = _of_this_run(opened)
+            store.set(_FIRST_KEY, "")
         if ranks.rank == 0:
             watching = (team, done, grace_seconds, on_death)
             threading.Thread(target=_watch, args=watching, daemon=True).start()
         if started == 1:
-            _start(team.others, store.port, processes, sys.argv[1:] if words is None else words)
+            _start(team.others, opened.port, processes, sys.argv[1:] if words is None else words)
         timeout_seconds = _meet(store, ranks, timeout_seconds)
         team.signs = SignsOfLife(store, ranks, timeout_seconds)
         team.signs.start()

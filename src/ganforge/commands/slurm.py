@@ -51,9 +51,11 @@ def join_step() -> None:
     if started == 1 or "RANK" in os.environ:
         return
     job, step = int(os.environ["SLURM_JOB_ID"]), int(os.environ["SLURM_STEP_ID"])
+    srun = int(os.environ.get("SLURM_STEP_LAUNCHER_PORT", 0))
     os.environ.setdefault("MASTER_ADDR", _first_machine())
-    # Below the ports that systems hand out by themselves; jobs of neighbouring numbers may share a machine.
-    os.environ.setdefault("MASTER_PORT", str(15000 + (16 * job + step) % 15000))
+    # Below the ports that systems hand out by themselves; jobs of neighbouring numbers may share a machine, and a job
+    # that comes back may find its old port not free yet.
+    os.environ.setdefault("MASTER_PORT", str(15000 + (16 * job + step + srun) % 15000))
     os.environ["LOCAL_RANK"], os.environ["WORLD_SIZE"] = os.environ["SLURM_LOCALID"], str(started)
     os.environ["LOCAL_WORLD_SIZE"] = str(_processes_here())
     os.environ["RANK"] = os.environ["SLURM_PROCID"]
