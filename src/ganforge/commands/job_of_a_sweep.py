@@ -14,6 +14,10 @@ RESULT = "GANFORGE_JOB_RESULT"  # the file that the job leaves its result in
 SWEEP = "GANFORGE_SWEEP"  # the sweep's process id
 
 
+def is_job_of_a_sweep() -> bool:
+    return SWEEP in os.environ
+
+
 def tell_the_sweep(**result: Any) -> bool:
     """Hands over what the job returned, or its error; False where this process is no job of a sweep."""
     if RESULT not in os.environ:

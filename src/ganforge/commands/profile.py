@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rich.console import Console
 from rich.table import Table
 
 from ganforge.commands.configuration import plain
 from ganforge.commands.errors import RunFailedError, UserError
+from ganforge.commands.job_of_a_sweep import is_job_of_a_sweep
 from ganforge.commands.largest_batch import find_largest_batch
 from ganforge.commands.run_folder import make_folder
 from ganforge.commands.train import train
@@ -69,7 +69,7 @@ def _check(settings: Mapping[str, Any]) -> None:
         raise UserError(f"only={settings['only']}: it can be memory, or left out for everything")
     if settings["resume"] is not None:
         raise UserError(f"resume={settings['resume']}: a profile starts anew; leave resume out")
-    if settings["largest_batch"] and HydraConfig.get().mode == RunMode.MULTIRUN:
+    if settings["largest_batch"] and is_job_of_a_sweep():
         raise UserError("largest_batch=true is for one configuration: leave out -m")
 
 

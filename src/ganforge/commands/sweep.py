@@ -1,4 +1,4 @@
-"""`ganforge train -m`: each job in a process of its own, so that nothing of one is left for the next.
+"""`-m` for train and profile: each job in a process of its own, so that nothing of one is left for the next.
 
 Weights & Biases, CUDA's memory, PyTorch's global settings and the processes of several devices end with their job.
 """
@@ -50,7 +50,7 @@ _OF_THE_SWEEP = (
 
 
 class SweepInProcesses(Launcher):
-    """Runs `ganforge train OVERRIDES hydra.run.dir=FOLDER` for every job of a sweep, one after the other."""
+    """Runs `ganforge COMMAND OVERRIDES hydra.run.dir=FOLDER` for every job of a sweep, one after the other."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self._hydra, self._config = hydra_context, config
@@ -84,9 +84,10 @@ class SweepInProcesses(Launcher):
         HydraConfig.instance().cfg = of_the_sweep
         own = [f"hydra.job.num={number}", f"hydra.job.id={number}", f"hydra.run.dir={quoted(folder)}"]
         words = [*self._repeated(), *overrides, *own]
-        job = JobReturn(overrides=overrides, hydra_cfg=config, working_dir=os.getcwd(), task_name="train")
+        command = str(config.hydra.job.config_name)
+        job = JobReturn(overrides=overrides, hydra_cfg=config, working_dir=os.getcwd(), task_name=command)
         try:
-            job.return_value = _run(words)
+            job.return_value = _run([command, *words])
             job.status = JobStatus.COMPLETED
         except (UserError, RunFailedError) as error:
             if isinstance(error, RunFailedError) and error.stopped:
@@ -104,13 +105,13 @@ class SweepInProcesses(Launcher):
 
 
 def _run(words: Sequence[str]) -> Any:
-    """The result of `ganforge train WORDS` in another process, which gets the signals that this one gets."""
+    """The result of `ganforge WORDS` in another process, which gets the signals that this one gets."""
     with tempfile.TemporaryDirectory(prefix="ganforge-job-") as folder:
         result = Path(folder) / "result.json"
         environment = {name: value for name, value in os.environ.items() if name not in _OF_SEVERAL}
         environment |= {RESULT: str(result), SWEEP: str(os.getpid())}
         with _forwarding() as forward:
-            job = subprocess.Popen([sys.executable, "-m", "ganforge", "train", *words], env=environment)
+            job = subprocess.Popen([sys.executable, "-m", "ganforge", *words], env=environment)
             forward.to = job
             if forward.seen is not None:
                 job.send_signal(forward.seen)
