@@ -19,7 +19,7 @@ from ganforge.commands.options import config_folder
 from ganforge.commands.shorthands import expand
 
 CONF = Path(__file__).parents[2] / "conf"
-FILES = sorted([*CONF.glob("*/*.yaml"), *CONF.glob("*/*/*.yaml")])
+FILES = sorted(path for path in CONF.glob("*/**/*.yaml") if "hydra" not in path.relative_to(CONF).parts)
 OPTIONS = [path.relative_to(CONF).with_suffix("") for path in FILES]
 SCHEMAS = {
     "train": schema.TrainConfig,

@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,6 +59,18 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 TINY = ["model=mlp", "logger=csv", "batch_size=24", "metrics=none", "callbacks.samples=null"]
 TWO = [*TINY, "trainer=ddp", "trainer.accelerator=cpu"]
 ENDLESS = ["total_kimg=1000000", "callbacks.checkpoint.every_kimg=0", "callbacks.log.every_kimg=0.24"]
+
+PREEMPTING = """
+import os, subprocess
+from lightning import Callback
+
+class Preempt(Callback):
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        job, restarts = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_RESTART_COUNT", "0")
+        if job and restarts == "0" and trainer.global_rank == 1 and module.images_seen == 480:
+            signal = os.environ.get("PREEMPT_BY", "USR1")
+            subprocess.run(["scancel", f"--signal={signal}", job], check=True)
+"""
 
 
 def free_port() -> int:
@@ -156,17 +167,7 @@ def test_a_job_that_is_preempted_goes_on_by_itself_and_ends_as_if_it_had_not_bee
     slurm: dict[str, str], tmp_path: Path
 ) -> None:
     """SIGUSR1, as sbatch --signal sends it, in the midst of a run of two processes."""
-    text = """
-        import os, subprocess
-        from lightning import Callback
-
-        class Preempt(Callback):
-            def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-                job, restarts = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_RESTART_COUNT", "0")
-                if job and restarts == "0" and trainer.global_rank == 1 and module.images_seen == 480:
-                    subprocess.run(["scancel", "--signal=USR1", job], check=True)
-    """
-    (tmp_path / "preempting.py").write_text(textwrap.dedent(text))
+    (tmp_path / "preempting.py").write_text(PREEMPTING)
     words = [*TWO, "total_kimg=24", "+callbacks.preempt._target_=preempting.Preempt"]
     job = Job(slurm, tmp_path, srun(*words))
     assert job.wait() == "COMPLETED", job.said
@@ -213,3 +214,22 @@ def test_a_mistake_ends_all_processes_of_srun(slurm: dict[str, str], tmp_path: P
     assert done.returncode == 2
     assert done.stderr.count("did you mean 'loss'?") == 1
     assert "task 1" not in done.stderr
+
+
+def test_a_job_of_a_sweep_that_is_preempted_goes_on_by_itself(slurm: dict[str, str], tmp_path: Path) -> None:
+    """By submitit, which asks SLURM for SIGUSR2."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    (tmp_path / "preempting.py").write_text(PREEMPTING)
+    words = [*TWO, "total_kimg=4.8", "+callbacks.preempt._target_=preempting.Preempt", "seed=3"]
+    sweep = ["-m", "hydra/launcher=slurm", "hydra.launcher.timeout_min=5", "hydra.sweep.dir=sweep"]
+    environment = {**slurm, "PREEMPT_BY": "USR2"}
+    command = [sys.executable, "-m", "ganforge", "train", *words, *sweep]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    said = "".join(path.read_text() for path in tmp_path.rglob("*_log.err"))
+    assert "is back in the queue" in said
+    folder = tmp_path / "sweep" / "0"
+    assert f"going on in {folder}" in said
+    assert len(json.loads((folder / "run.json").read_text())["starts"]) == 2
+    assert not (folder / "failure.txt").exists()
+    assert state(folder)["clock"]["images_seen"] == 4800

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import logging
 import os
 import signal
 import sys
@@ -14,12 +13,11 @@ from typing import Any
 from ganforge import __version__
 from ganforge.commands.errors import RunFailedError, UserError
 from ganforge.commands.help import COMMANDS, command_help, overview
-from ganforge.commands.job_of_a_sweep import end_with_the_sweep, tell_the_sweep
+from ganforge.commands.job_of_a_sweep import join_the_sweep, tell_the_sweep
+from ganforge.commands.lines import log_to_stderr
 from ganforge.commands.nearest import did_you_mean
 from ganforge.commands.slurm import join_step
 from ganforge.commands.started import comes_after_the_first, started_together
-
-log = logging.getLogger("ganforge")
 
 # Whether each takes a value. What chooses another configuration than ganforge's is left out.
 HYDRA_FLAGS = {
@@ -31,7 +29,8 @@ HYDRA_FLAGS = {
 def main() -> int:
     """Runs the command in sys.argv; returns the exit code: 0, 2 for the user's mistakes, 1 for a run that failed."""
     words = sys.argv[1:]
-    _log_to_stderr()
+    log_to_stderr()
+    join_the_sweep()
     if not words or words[0] in ("-h", "--help", "help"):
         print(overview())
         return 0
@@ -56,7 +55,7 @@ def main() -> int:
 @contextlib.contextmanager
 def _among_others(command: str) -> Iterator[None]:
     """Where srun or torchrun started several processes, they find one another."""
-    if command != "sample":
+    if command in ("train", "evaluate"):
         join_step()
     if command != "train" or started_together() == 1:
         yield
@@ -94,7 +93,6 @@ def _run_under_hydra(command: str, overrides: list[str]) -> int:
             from ganforge.commands.train import follow
 
             return follow()
-        end_with_the_sweep()
         from ganforge.commands.run_folder import resume_overrides
 
         overrides = resume_overrides(overrides)
@@ -173,20 +171,3 @@ def _fail(message: str) -> int:
 def _say(message: str) -> None:
     if not tell_the_sweep(error=message):
         print(f"ganforge: {message}", file=sys.stderr)
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter())
-    log.handlers[:] = [handler]
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    logging.getLogger("hydra").setLevel(logging.CRITICAL)  # what it logs, it also raises
-
-
-class _Formatter(logging.Formatter):
-    """Plain lines; a warning says that it is one."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = record.getMessage()
-        return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"

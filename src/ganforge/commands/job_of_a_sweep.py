@@ -12,23 +12,15 @@ from typing import Any
 
 RESULT = "GANFORGE_JOB_RESULT"  # the file that the job leaves its result in
 SWEEP = "GANFORGE_SWEEP"  # the sweep's process id
+_result: Path | None = None
 
 
-def is_job_of_a_sweep() -> bool:
-    return SWEEP in os.environ
-
-
-def tell_the_sweep(**result: Any) -> bool:
-    """Hands over what the job returned, or its error; False where this process is no job of a sweep."""
-    if RESULT not in os.environ:
-        return False
-    Path(os.environ[RESULT]).write_text(json.dumps(result))
-    return True
-
-
-def end_with_the_sweep() -> None:
-    """The run stops after its round when the sweep is gone."""
-    sweep = int(os.environ.get(SWEEP, 0))
+def join_the_sweep() -> None:
+    """Where this process is a job of one: it leaves its result there, and stops its run when the sweep is gone."""
+    global _result
+    # Processes that are started from here are no jobs.
+    file, sweep = os.environ.pop(RESULT, None), int(os.environ.pop(SWEEP, 0))
+    _result = None if file is None else Path(file)
 
     def watch() -> None:
         while os.getppid() == sweep:
@@ -37,3 +29,14 @@ def end_with_the_sweep() -> None:
 
     if sweep:
         threading.Thread(target=watch, daemon=True).start()
+
+
+def is_job_of_a_sweep() -> bool:
+    return _result is not None
+
+
+def tell_the_sweep(**result: Any) -> bool:
+    """Hands over what the job returned, or its error; False where this process is no job of a sweep."""
+    if _result is not None:
+        _result.write_text(json.dumps(result))
+    return _result is not None

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rich.console import Console
 from rich.table import Table
@@ -75,7 +76,7 @@ def _check(settings: Mapping[str, Any]) -> None:
             f"trainer.devices={settings['trainer']['devices']}: a profile is of one process; trainer.devices=1 "
             "with the batch_size of one of them shows what it does between the messages"
         )
-    if settings["largest_batch"] and is_job_of_a_sweep():
+    if settings["largest_batch"] and (is_job_of_a_sweep() or HydraConfig.get().mode == RunMode.MULTIRUN):
         raise UserError("largest_batch=true is for one configuration: leave out -m")
 
 

@@ -83,11 +83,11 @@ class SweepInProcesses(Launcher):
         folder = Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
         HydraConfig.instance().cfg = of_the_sweep
         own = [f"hydra.job.num={number}", f"hydra.job.id={number}", f"hydra.run.dir={quoted(folder)}"]
-        words = [*self._repeated(), *overrides, *own]
-        command = str(config.hydra.job.config_name)
+        command = config.hydra.job.config_name
+        words = [command, *self._repeated(), *overrides, *own]
         job = JobReturn(overrides=overrides, hydra_cfg=config, working_dir=os.getcwd(), task_name=command)
         try:
-            job.return_value = _run([command, *words])
+            job.return_value = _run(words)
             job.status = JobStatus.COMPLETED
         except (UserError, RunFailedError) as error:
             if isinstance(error, RunFailedError) and error.stopped:
