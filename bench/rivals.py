@@ -152,7 +152,7 @@ class Mimicry:
             for network in (discriminator, generator)
         ]
         self.networks = (discriminator.to(DEVICE), generator.to(DEVICE))
-        self.folder = tempfile.mkdtemp(prefix="mimicry-")
+        self.folder = tempfile.TemporaryDirectory(prefix="mimicry-", ignore_cleanup_errors=True)
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
             threading.Thread(target=self._train, daemon=True).start()
             self.gate.done.wait()
@@ -170,7 +170,7 @@ class Mimicry:
             dataloader=self.gate,
             num_steps=10**9,
             lr_decay="linear",
-            log_dir=self.folder,
+            log_dir=self.folder.name,
             device=DEVICE,
         ).train()
 

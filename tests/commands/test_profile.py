@@ -177,6 +177,7 @@ def test_a_sweep_has_a_folder_a_job(ganforge: Any, tmp_path: Path) -> None:
         (("roundz=3",), ("'roundz'", "did you mean 'rounds'?")),
         (("loss=hing",), ("loss=hing", "hinge")),
         (("batch_size=7", "accumulate=2"), ("batch_size=7", "accumulate=2")),
+        (("trainer=ddp", "trainer.accelerator=cpu"), ("trainer.devices=2", "one process")),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else None,
 )

@@ -22,6 +22,7 @@ import ganforge as package
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
 missing = [name for name in PROGRAMS if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None]
 pytestmark = [
+    pytest.mark.xdist_group("slurm"),  # jobs of two SLURMs have the same numbers, and so the same ports
     pytest.mark.slow,
     pytest.mark.skipif(bool(missing), reason=f"SLURM is not installed: no {', '.join(missing)}"),
     pytest.mark.skipif(os.geteuid() != 0, reason="SLURM's daemons want to be root"),

@@ -18,10 +18,8 @@ _result: Path | None = None
 def join_the_sweep() -> None:
     """Where this process is a job of one: it leaves its result there, and stops its run when the sweep is gone."""
     global _result
-    file, sweep = (
-        os.environ.pop(RESULT, None),
-        int(os.environ.pop(SWEEP, 0)),
-    )  # processes started here are no jobs
+    # Processes that are started from here are no jobs.
+    file, sweep = os.environ.pop(RESULT, None), int(os.environ.pop(SWEEP, 0))
     _result = None if file is None else Path(file)
 
     def watch() -> None:

@@ -1,4 +1,4 @@
-"""`ganforge train -m`: each job in a process of its own, so that nothing of one is left for the next.
+"""`-m` for train and profile: each job in a process of its own, so that nothing of one is left for the next.
 
 Weights & Biases, CUDA's memory, PyTorch's global settings and the processes of several devices end with their job.
 """
