@@ -31,6 +31,7 @@ from ganforge.training.callbacks.periodic import Periodic
 from ganforge.training.module import AdversarialModule
 from ganforge.training.rounds import Rounds
 from ganforge.training.run import Run
+from header import header
 from loop import MODELS, run
 
 NETWORKS = ("dcgan_32", "sngan_32")
@@ -155,14 +156,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a window")
     arguments, words = parser.parse_known_args()
     torch.set_num_threads(1)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "one thread"
     taken = {
         name: consumption([*MODELS[name], *words], arguments.windows, arguments.seconds) for name in NETWORKS
     }
     with tempfile.TemporaryDirectory() as folder:
         made = production(sources(Path(folder), arguments.images), arguments.windows, arguments.seconds)
     networks = ", ".join(f"{name} {rate:,.0f} img/s" for name, rate in taken.items())
-    print(f"torch {torch.__version__}; networks on {device}: {networks}")
+    print(f"{header(seed=0)}\nNetworks take: {networks}.\n")
     print("| data | workers | img/s | " + " | ".join(f"times {name}" for name in taken) + " |")
     print("|---|---|---|" + "---|" * len(taken))
     for (name, workers), rate in made.items():

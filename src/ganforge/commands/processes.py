@@ -179,18 +179,10 @@ def sharing(
     team = Team(ranks, f"{timeout_setting}={timeout_seconds:g}")
     threads = torch.get_num_threads()
     try:
-        if started > 1:
-            threading.Thread(target=_end_with_the_starter, daemon=True).start()
-            store = _leads_in or _rendezvous()
-        else:
-            opened = _open_store(processes)
-            store = _of_this_run(opened)
-            store.set(_FIRST_KEY, "")
         if ranks.rank == 0:
             watching = (team, done, grace_seconds, on_death)
             threading.Thread(target=_watch, args=watching, daemon=True).start()
-        if started == 1:
-            _start(team.others, opened.port, processes, sys.argv[1:] if words is None else words)
+        store = _store_of(team, started, sys.argv[1:] if words is None else words)
         timeout_seconds = _meet(store, ranks, timeout_seconds)
         team.signs = SignsOfLife(store, ranks, timeout_seconds)
         team.signs.start()
@@ -216,6 +208,18 @@ def sharing(
         torch.set_num_threads(threads)
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _store_of(team: Team, started: int, words: Sequence[str]) -> Any:
+    """What all processes meet in; where nothing else has started the others, this one starts them."""
+    if started > 1:
+        threading.Thread(target=_end_with_the_starter, daemon=True).start()
+        return _leads_in or _rendezvous()
+    opened = _open_store(team.ranks.size)
+    store = _of_this_run(opened)
+    store.set(_FIRST_KEY, "")
+    _start(team.others, opened.port, team.ranks.size, words)
+    return store
 
 
 def _meet(store: Any, ranks: Ranks, timeout_seconds: float) -> float:

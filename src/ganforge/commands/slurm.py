@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from ganforge.commands.errors import UserError
+from ganforge.commands.signals import handling
 
 log = logging.getLogger("ganforge")
 
@@ -103,12 +104,8 @@ def noticing() -> Iterator[Notice]:
     def note(number: int, _: FrameType | None) -> None:
         notice.seen = notice.seen or signal.Signals(number)
 
-    previous = {number: signal.signal(number, note) for number in NOTICES}
-    try:
+    with handling(NOTICES, note):
         yield notice
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def requeue() -> None:

@@ -28,6 +28,7 @@ from ganforge.commands.configuration import PastHydra
 from ganforge.commands.errors import RunFailedError, UserError
 from ganforge.commands.job_of_a_sweep import RESULT, SWEEP
 from ganforge.commands.run_folder import quoted
+from ganforge.commands.signals import handling
 from ganforge.commands.slurm import NOTICES, in_batch_job
 from ganforge.commands.started import started_together
 
@@ -146,9 +147,5 @@ def _forwarding() -> Iterator[_Forward]:
             forward.to.send_signal(number)
 
     numbers = {signal.SIGINT, signal.SIGTERM, *(NOTICES if in_batch_job() else ())}
-    previous = {number: signal.signal(number, hand_on) for number in numbers}
-    try:
+    with handling(numbers, hand_on):
         yield forward
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
