@@ -35,8 +35,8 @@ format: $(VENV)/installed-dev  ## put the code into the project's format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(VENV)/installed  ## run every measured comparison of bench/
-	@for script in bench/*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
+bench: $(VENV)/installed  ## run every measured comparison of bench/, into docs/benchmarks.md (ARGS=--quick for minutes)
+	@$(BIN)/python bench/run_all.py $(ARGS)
 
 clean:  ## remove caches and builds; .venv and outputs stay
 	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

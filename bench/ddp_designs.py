@@ -27,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ganforge.losses.nonsaturating import NonSaturating
 from ganforge.networks import dcgan, mlp
 from ganforge.training.gradients import average_gradients_
+from header import header
 
 BATCH, LATENT, SIZES = 32, 64, {"mlp_8": 8, "dcgan_8": 8, "dcgan_32": 32}
 
@@ -126,7 +127,8 @@ def main() -> int:
     parser.add_argument("--windows", type=int, default=9)
     parser.add_argument("--rounds", type=int, default=20, help="in a window")
     arguments = parser.parse_args()
-    print(f"two gloo processes, one thread each, batch {BATCH} each, seed 0, torch {torch.__version__}")
+    torch.set_num_threads(1)
+    print(f"{header(seed=0)} Two gloo processes, one thread and batch {BATCH} each.\n")
     print("| model | nothing shared | " + " | ".join(DESIGNS) + " |\n|---|---|" + "---|" * len(DESIGNS))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

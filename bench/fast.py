@@ -10,6 +10,7 @@ import sys
 
 import torch
 
+from header import header
 from loop import MODELS, compare
 
 SETTINGS = {
@@ -39,7 +40,8 @@ def main() -> int:
     arguments, words = parser.parse_known_args()
     torch.set_num_threads(1)
     settings = {**SETTINGS, **(COMPILED if arguments.compile else {})}
-    print(f"one thread, torch {torch.__version__}; times the lean loop's images/s")
+    print(header(seed=0))
+    print("Times the lean loop's images/s.\n")
     print("| setting | " + " | ".join(arguments.models) + " |\n|---|" + "---|" * len(arguments.models))
     for name, asked in settings.items():
         ratios = []

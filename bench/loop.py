@@ -6,9 +6,11 @@ through the generator in the discriminator's step, the discriminator frozen in t
 one call; no logging, clock, seeds, checks or checkpoints. ganforge trains with its default callbacks and logger=csv;
 pictures and checkpoints come at the end, as their period is a choice.
 
-At the end 2,000 rounds of the smallest network show whether memory grows.
+At the end 10,000 rounds of the smallest network show whether memory grows. Where there is a GPU both play on it, by
+the clock on the wall, and the most memory that ganforge takes is said as well.
 
-python bench/loop.py [--models mlp_8 dcgan_8 dcgan_32 sngan_32] [--windows 15] [--seconds 0.5] [WORD ...]
+python bench/loop.py [--models mlp_8 dcgan_8 dcgan_32 sngan_32] [--windows 15] [--seconds 0.5] [--rounds 10000]
+                     [WORD ...]
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ from ganforge.images import to_float
 from ganforge.training.callbacks.periodic import Periodic
 from ganforge.training.module import AdversarialModule
 from ganforge.training.run import Run
+from header import header
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 MODELS = {
     "mlp_8": ["model=mlp"],
     "dcgan_8": ["model=dcgan"],
@@ -52,7 +56,7 @@ MODELS = {
     ],
 }
 BASE = [
-    "trainer=cpu",
+    f"trainer={'default' if DEVICE.type == 'cuda' else 'cpu'}",
     "logger=csv",
     "metrics=none",
     "callbacks.log.progress=false",
@@ -64,13 +68,21 @@ BASE = [
 BARS = {"mlp_8": 0.90, "dcgan_8": 0.90, "dcgan_32": 0.97, "sngan_32": 0.97}
 
 
+def clock() -> float:
+    """Seconds: of the processor's work for this process, or on the wall once the GPU has done all it was given."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
 class LeanLoop:
     """The same game without any of the platform, on copies of its networks."""
 
     def __init__(self, module: AdversarialModule, data: Any) -> None:
         assert isinstance(module.game, Synthesis)
         game = copy.deepcopy(module.game)
-        game = game.to(memory_format=torch.contiguous_format)  # whatever is set for ours
+        game = game.to(DEVICE, memory_format=torch.contiguous_format)  # whatever is set for ours
         self.generator, self.discriminator, self.loss = (
             game.generator_side,
             game.discriminator_side,
@@ -83,21 +95,28 @@ class LeanLoop:
         optimizers = [module.players[side].optimizer for side in ("discriminator", "generator")]
         self.d_optimizer = optimizers[0](self.discriminator.parameters())
         self.g_optimizer = optimizers[1](self.generator.parameters())
-        self.images, self.labels = data.batch(torch.arange(len(data))), data.labels
+        self.images, self.labels = data.batch(torch.arange(len(data))).to(DEVICE), data.labels.to(DEVICE)
         self.pending = torch.randperm(len(data))
 
-    @torch.autocast("cpu", enabled=False)
+    @torch.autocast(DEVICE.type, enabled=False)
     def play(self, rounds: int) -> None:
         for _ in range(rounds):
             self.round()
 
-    def round(self) -> None:
+    def noise(self) -> torch.Tensor:
+        return torch.randn(self.batch_size, self.latent_dim, device=DEVICE)
+
+    def batch(self) -> tuple[torch.Tensor, torch.Tensor]:
         if len(self.pending) < self.batch_size:
             self.pending = torch.cat([self.pending, torch.randperm(len(self.images))])
         chosen, self.pending = self.pending[: self.batch_size], self.pending[self.batch_size :]
-        real, labels = to_float(self.images[chosen]), self.labels[chosen]
+        chosen = chosen.to(DEVICE)
+        return to_float(self.images[chosen]), self.labels[chosen]
+
+    def round(self) -> None:
+        real, labels = self.batch()
         with torch.no_grad():
-            fake = self.generator(torch.randn(self.batch_size, self.latent_dim), labels)
+            fake = self.generator(self.noise(), labels)
         loss = self.loss.discriminator_loss(
             self.discriminator(real, labels), self.discriminator(fake, labels)
         )
@@ -106,7 +125,7 @@ class LeanLoop:
         self.d_optimizer.step()
 
         self.discriminator.requires_grad_(False)
-        fake = self.generator(torch.randn(self.batch_size, self.latent_dim), labels)
+        fake = self.generator(self.noise(), labels)
         loss = self.loss.generator_loss(None, self.discriminator(fake, labels))
         self.g_optimizer.zero_grad()
         loss.backward()
@@ -120,13 +139,15 @@ def _floats(module: torch.nn.Module) -> list[torch.Tensor]:
 
 
 class InTurn(Periodic):
-    """Comes after ganforge's callbacks: after each window of theirs plays one of the lean loop's.
+    """Comes after ganforge's callbacks: after each window of theirs plays one of another loop's.
 
     Attributes:
-        times: seconds a round, (ganforge, lean) for each pair of windows.
+        rival: the other loop: made of the module and the data, and played for a number of rounds.
+        times: seconds a round, (ganforge, the other) for each pair of windows.
     """
 
     last: InTurn
+    rival: type[Any] = LeanLoop
 
     def __init__(self, windows: int, seconds: float) -> None:
         super().__init__(every_kimg=0)
@@ -136,28 +157,28 @@ class InTurn(Periodic):
         InTurn.last = self
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        self.lean = LeanLoop(pl_module, trainer.datamodule.data)
-        self.lean.play(2)
-        start = time.process_time()
-        self.lean.play(2)
-        self.window = max(4, round(2 * self.seconds / (time.process_time() - start)))
+        self.other = self.rival(pl_module, trainer.datamodule.data)
+        self.other.play(2)
+        start = clock()
+        self.other.play(2)
+        self.window = max(4, round(2 * self.seconds / (clock() - start)))
         self.images = pl_module.images_per_round
 
     def due(self, module: AdversarialModule, run: Run) -> bool:
         return module.round % self.window == 0
 
     def act(self, trainer: Any, module: AdversarialModule, run: Run) -> None:
-        now = time.process_time()
-        self.lean.play(self.window)
+        now = clock()
+        self.other.play(self.window)
         if self.start:  # the first window is there to warm up
-            self.times.append(((now - self.start) / self.window, (time.process_time() - now) / self.window))
+            self.times.append(((now - self.start) / self.window, (clock() - now) / self.window))
         if len(self.times) == self.windows:
             run.ended_because = "measured"
-        self.start = time.process_time()
+        self.start = clock()
 
 
 class Memory(Periodic):
-    """Notes the process's memory, in MB, each 250 rounds."""
+    """Notes the process's memory, in MB, each 1,000 rounds; and the GPU's where there is one."""
 
     last: Memory
 
@@ -167,11 +188,12 @@ class Memory(Periodic):
         Memory.last = self
 
     def due(self, module: AdversarialModule, run: Run) -> bool:
-        return module.round % 250 == 0
+        return module.round % 1000 == 0
 
     def act(self, trainer: Any, module: AdversarialModule, run: Run) -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-        self.megabytes.append(pages * resource.getpagesize() / 2**20)
+        on_device = torch.cuda.memory_allocated() if DEVICE.type == "cuda" else 0
+        self.megabytes.append((pages * resource.getpagesize() + on_device) / 2**20)
 
 
 def run(words: Sequence[str], folder: Path) -> None:
@@ -188,8 +210,11 @@ def run(words: Sequence[str], folder: Path) -> None:
         train(config)
 
 
-def compare(words: Sequence[str], windows: int, seconds: float) -> tuple[float, float, float]:
-    """Images/s of ganforge and of the lean loop, and the median of their ratio over the pairs of windows."""
+def compare(
+    words: Sequence[str], windows: int, seconds: float, rival: type[Any] = LeanLoop
+) -> tuple[float, float, float]:
+    """Images/s of ganforge and of the other loop, and the median of their ratio over the pairs of windows."""
+    sys.modules[InTurn.__module__].InTurn.rival = rival  # type: ignore[attr-defined]
     callback = (
         f"+callbacks.in_turn={{_target_: {InTurn.__module__}.InTurn, windows: {windows}, seconds: {seconds}}}"
     )
@@ -208,18 +233,25 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--windows", type=int, default=15, help="pairs of windows for each model")
     parser.add_argument("--seconds", type=float, default=0.5, help="length of a window")
+    parser.add_argument("--rounds", type=int, default=10_000, help="rounds over which memory is watched")
     arguments, words = parser.parse_known_args()
     torch.set_num_threads(1)
-    print(f"one thread, torch {torch.__version__}; the ratio's bar in brackets")
+    print(header(seed=0))
+    print("The ratio's bar in brackets.\n")
     print("| model | ganforge, img/s | lean loop, img/s | ratio |\n|---|---|---|---|")
     for model in arguments.models:
         ours, lean, ratio = compare([*MODELS[model], *words], arguments.windows, arguments.seconds)
         print(f"| {model} | {ours:,.0f} | {lean:,.0f} | {ratio:.3f} ({BARS[model]:.2f}) |", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         callback = f"+callbacks.memory={{_target_: {Memory.__module__}.Memory}}"
-        run([*MODELS["mlp_8"], *words, callback, "total_kimg=128", "batch_size=64"], Path(folder) / "run")
-    megabytes = " ".join(f"{each:.1f}" for each in Memory.last.megabytes)
-    print(f"memory each 250 rounds of mlp_8, MB: {megabytes}")
+        images = f"total_kimg={arguments.rounds * 16 / 1000}"
+        run([*MODELS["mlp_8"], *words, callback, images, "batch_size=16"], Path(folder) / "run")
+    megabytes = Memory.last.megabytes
+    print(
+        f"\nMemory each 1,000 rounds of mlp_8 with batch 16, MB: {' '.join(f'{each:.1f}' for each in megabytes)}"
+    )
+    if DEVICE.type == "cuda":
+        print(f"\nThe most memory on the GPU: {torch.cuda.max_memory_allocated() / 2**20:,.0f} MB")
     return 0
 
 

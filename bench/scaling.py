@@ -41,6 +41,7 @@ from torch.utils.flop_counter import flop_registry
 from ganforge.training.callbacks.periodic import Periodic
 from ganforge.training.module import AdversarialModule
 from ganforge.training.run import Run
+from header import header
 from loop import BASE, MODELS, run
 
 RECIPES: dict[
@@ -285,7 +286,7 @@ def main() -> int:
     parser.add_argument("--only-counts", action="store_true", help="no measurement, which takes minutes")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"one thread a rank, 64 images a rank, seed 0, torch {torch.__version__}")
+    print(f"{header(seed=0)} One thread and 64 images a rank.\n")
     if not arguments.only_counts:
         check(arguments.models, arguments.rounds, arguments.kimg)
     extrapolate()

@@ -56,7 +56,7 @@ def read(group: str, name: str) -> Any:
 
 def is_offline(data: str) -> bool:
     """Whether the data set needs neither files nor a download."""
-    return "root" not in read("data", data)
+    return not {"root", "path"} & read("data", data).keys()
 
 
 def is_vectors(data: str) -> bool:

@@ -88,6 +88,12 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture
+def own_environment() -> dict[str, str]:
+    """For processes that a test starts by itself."""
+    return environment()
+
+
+@pytest.fixture
 def typed(tmp_path: Path) -> Ganforge:
     """`ganforge WORDS` in a process of its own, in an empty folder."""
 

@@ -19,12 +19,14 @@ from ganforge.commands.options import config_folder
 from ganforge.commands.shorthands import expand
 
 CONF = Path(__file__).parents[2] / "conf"
-FILES = sorted([*CONF.glob("*/*.yaml"), *CONF.glob("*/*/*.yaml")])
+FILES = sorted(path for path in CONF.glob("*/**/*.yaml") if "hydra" not in path.relative_to(CONF).parts)
 OPTIONS = [path.relative_to(CONF).with_suffix("") for path in FILES]
 SCHEMAS = {
     "train": schema.TrainConfig,
     "evaluate": schema.EvaluateConfig,
     "sample": schema.SampleConfig,
+    "prepare": schema.PrepareConfig,
+    "profile": schema.ProfileConfig,
 }
 
 
@@ -64,9 +66,14 @@ def test_a_command_lists_its_own_settings_and_its_examples(command: str, ganforg
     text = ganforge(command, "--help").out
     groups = {str(option.parent) for option in OPTIONS}
     fields = {field.name for field in dataclasses.fields(SCHEMAS[command])}
-    not_typed = {"train": {"num_classes"}, "evaluate": {"compute"}, "sample": set()}  # as they stand
+    not_typed = {  # as they stand
+        "train": {"num_classes"},
+        "evaluate": {"compute"},
+        "sample": set(),
+        "profile": {"num_classes", "resume"},
+    }
     own = set(OWN_KEYS[command].split())
-    assert own - {"experiment"} == fields - groups - not_typed[command]
+    assert own - {"experiment"} == fields - groups - not_typed.get(command, set())
     (settings,) = [part for part in text.split("\n\n") if part.startswith("Settings: ")]
     assert set(re.split(r",\s+", settings.removeprefix("Settings: "))) == own
     assert [line.strip() for line in text.splitlines() if line.startswith("  ganforge ")] == [
@@ -88,9 +95,9 @@ def test_every_example_composes(command: str, example: str) -> None:
     for word in words:
         if word == "-m" or word.startswith("resume="):
             continue
-        key, value = word.split("=", 1)
+        key, equals, value = word.partition("=")
         values = value.split(",") if "-m" in words and not value.startswith("[") else [value]
-        jobs = [[*job, f"{key}={one}"] for job in jobs for one in values]
+        jobs = [[*job, f"{key}{equals}{one}"] for job in jobs for one in values]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         for job in jobs if len(jobs) < 3 else (jobs[0], jobs[-1]):
@@ -99,6 +106,7 @@ def test_every_example_composes(command: str, example: str) -> None:
 
 def test_the_composed_configuration_is_printed(ganforge: Any) -> None:
     for command in COMMANDS:
-        outcome = ganforge(command, "seed=11", "--cfg", "job")
+        word, shown = ("pictures", "source: pictures") if command == "prepare" else ("seed=11", "seed: 11")
+        outcome = ganforge(command, word, "--cfg", "job")
         assert outcome.code == 0
-        assert "seed: 11" in outcome.out
+        assert shown in outcome.out

@@ -268,7 +268,7 @@ def test_mistakes_are_named(make_evaluator, digits):
 
 
 def test_default_cache_folder_follows_the_environment(monkeypatch, tmp_path):
-    from ganforge.evaluation.cache import default_cache_dir
+    from ganforge.cache_folder import default_cache_dir
 
     monkeypatch.setenv("GANFORGE_CACHE", str(tmp_path))
     assert default_cache_dir() == tmp_path

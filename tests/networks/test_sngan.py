@@ -172,6 +172,14 @@ def test_conditional_batch_norm_is_batch_norm_with_each_labels_gain_and_bias() -
         torch.testing.assert_close(out[index], plain[index])
 
 
+def test_conditional_batch_norm_stays_in_the_precision_of_its_features() -> None:
+    """With a float32 gain, all of the generator that follows would leave bfloat16 under autocast."""
+    norm = sngan.ConditionalBatchNorm(8, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert norm(torch.randn(4, 8, 5, 5).bfloat16(), torch.tensor([0, 1, 2, 1])).dtype == torch.bfloat16
+    assert norm(torch.randn(4, 8, 5, 5), torch.tensor([0, 1, 2, 1])).dtype == torch.float32
+
+
 def test_blocks_are_the_authors_in_another_order() -> None:
     """The authors' order: up-sample before the 1x1 convolution, pool after it."""
     x, labels = torch.randn(3, 4, 8, 8), torch.zeros(3, dtype=torch.int64)

@@ -7,8 +7,10 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -298,9 +300,32 @@ def test_a_rank_that_gives_no_sign_ends_the_run(playing: Any, tmp_path: Path) ->
     os.kill(other, signal.SIGSTOP)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "trainer.timeout_seconds=3" in err.splitlines()[-1]
+    assert "process 1 of 2 kept the others waiting for trainer.timeout_seconds=3" in err.splitlines()[-1]
+    assert "Traceback" not in err
     assert not Path(f"/proc/{other}").exists()
     assert state(tmp_path / "run")["state_dict"]
+
+
+def test_a_rank_that_others_wait_for_in_vain_is_named(playing: Any, tmp_path: Path) -> None:
+    """It lives, and its signs go on, but it does not come to where the others are."""
+    text = """
+        import os, time
+        from lightning import Callback
+
+        class Stuck(Callback):
+            def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+                if trainer.global_rank == 1 and module.images_seen >= 960:
+                    time.sleep(600)
+    """
+    (tmp_path / "stuck.py").write_text(textwrap.dedent(text))
+    process, (_, other) = playing(
+        "trainer.devices=3", "trainer.timeout_seconds=4", "+callbacks.stuck._target_=stuck.Stuck"
+    )
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "process 1 of 3 kept the others waiting for trainer.timeout_seconds=4" in err.splitlines()[-1]
+    assert not Path(f"/proc/{other}").exists()
+    assert state(tmp_path / "run")["clock"]["images_seen"] == 960
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
@@ -387,6 +412,47 @@ def test_torchrun_starts_the_ranks_as_well(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "outputs" / "digits").iterdir()
     assert state(folder)["clock"]["images_seen"] == 48
+
+
+def test_torchrun_on_two_machines(tmp_path: Path) -> None:
+    """Two agents that meet as those of two machines do, each with two processes."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    agent = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "2"]
+    agent += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}", "--rdzv-id", "run"]
+    agent += ["--local-addr", "127.0.0.1"]
+    words = [*TINY, "trainer.num_nodes=2", "metrics=none", "total_kimg=0.048", "hydra.run.dir=run"]
+    agents = [
+        subprocess.Popen(
+            [*agent, "-m", "ganforge", "train", *words],
+            cwd=tmp_path,
+            env=environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=300)[1] for process in agents]
+    assert [process.returncode for process in agents] == [0, 0], said
+    assert "4 processes share each batch of 24" in "".join(said)
+    assert state(tmp_path / "run")["clock"]["images_seen"] == 48
+
+
+def test_torchrun_has_nothing_to_do_where_the_run_has_ended(tmp_path: Path) -> None:
+    words = [*TINY, "metrics=none", "total_kimg=0.048", "hydra.run.dir=run"]
+    assert ganforge("train", *words, cwd=tmp_path).returncode == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*torchrun, "-m", "ganforge", "train", "resume=run"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "run has ended" in done.stderr
 
 
 if __name__ == "__main__":

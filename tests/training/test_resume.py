@@ -16,6 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
+from ganforge.datasets.image_folder import open_images
+from ganforge.datasets.preparation import prepare
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +67,7 @@ VARIANTS = {
         [*MLP, "augment=ada", "augment.p=0.4", "augment.speed_kimg=2", "augment.every_kimg=0.06"],
     ),
     # Images decoded by workers ahead of time, and mirrored.
+    "shards": (1.024, [*MLP, "data=streaming", "data.window=2", "data.flip=true", "workers=2"]),
     "streamed": (1.024, [*MLP, "data=image_folder", "data.memory_gb=0", "data.flip=true", "workers=2"]),
 }
 
@@ -158,6 +162,12 @@ def test_killed_and_resumed_equals_uninterrupted(
     words = [*BASE, *words, f"seed={random.randrange(10**6)}"]
     if variant == "streamed":
         words.append(f"data.root={pictures}")
+    if variant == "shards":  # of a few images each
+        shards = tmp_path / "shards"
+        images = open_images(pictures)
+        prepare(images, shards, format="shards", workers=1, shard_bytes=12e3, skip_broken=False)
+        assert len(list(shards.glob("*.tar"))) > 4
+        words.append(f"data.path={shards}")
     log, whole, broken = tmp_path / "log.txt", tmp_path / "whole", tmp_path / "broken"
     begin = [*words, f"hydra.run.dir={broken}", f"total_kimg={total_kimg}"]
     resume = ["train", f"resume={broken}"]

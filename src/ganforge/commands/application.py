@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import logging
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ganforge import __version__
 from ganforge.commands.errors import RunFailedError, UserError
 from ganforge.commands.help import COMMANDS, command_help, overview
+from ganforge.commands.job_of_a_sweep import join_the_sweep, tell_the_sweep
+from ganforge.commands.lines import log_to_stderr
 from ganforge.commands.nearest import did_you_mean
-
-log = logging.getLogger("ganforge")
+from ganforge.commands.slurm import join_step
+from ganforge.commands.started import comes_after_the_first, started_together
 
 # Whether each takes a value. What chooses another configuration than ganforge's is left out.
 HYDRA_FLAGS = {
@@ -26,7 +29,8 @@ HYDRA_FLAGS = {
 def main() -> int:
     """Runs the command in sys.argv; returns the exit code: 0, 2 for the user's mistakes, 1 for a run that failed."""
     words = sys.argv[1:]
-    _log_to_stderr()
+    log_to_stderr()
+    join_the_sweep()
     if not words or words[0] in ("-h", "--help", "help"):
         print(overview())
         return 0
@@ -41,8 +45,42 @@ def main() -> int:
     if any(word in ("-h", "--help") for word in overrides):
         print(command_help(command))
         return 0
+    _let_waiting_threads_sleep()
     try:
-        return _run(command, flags_last(command, overrides))
+        with _among_others(command):
+            return _run(command, overrides)
+    except UserError as error:
+        return _fail(str(error))
+
+
+def _let_waiting_threads_sleep() -> None:
+    """OpenMP's threads wait for one another a little and then sleep; to be called before PyTorch is imported.
+
+    Left to itself GNU's OpenMP spins for some 300,000 turns. Where something else needs a core, all threads then spin
+    for the one that cannot run: small networks trained 10 to 40 times slower on two cores that were also in use.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = "10000"
+
+
+@contextlib.contextmanager
+def _among_others(command: str) -> Iterator[None]:
+    """Where srun or torchrun started several processes, they find one another."""
+    if command in ("train", "evaluate"):
+        join_step()
+    if command != "train" or started_together() == 1:
+        yield
+        return
+    from ganforge.commands.processes import leading
+
+    with leading():
+        yield
+
+
+def _run(command: str, words: list[str]) -> int:
+    """Runs the command, and says what went wrong."""
+    try:
+        return _run_under_hydra(command, flags_last(command, words))
     except UserError as error:
         return _fail(str(error))
     except OSError as error:  # Hydra could not make the run's folder
@@ -52,17 +90,16 @@ def main() -> int:
             f"{error.filename} cannot be written: {error.strerror}; hydra.run.dir=... chooses another folder"
         )
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a sweep's job may hear of it twice
         return 130
 
 
-def _run(command: str, overrides: list[str]) -> int:
+def _run_under_hydra(command: str, overrides: list[str]) -> int:
     from ganforge.commands.configuration import run_with_hydra
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us instead of being printed with a traceback
     sys.path.insert(0, os.getcwd())  # a user's own loss or network is named by `_target_: my_file.MyLoss`
     if command == "train":
-        from ganforge.commands.processes import comes_after_the_first
-
         if comes_after_the_first():
             from ganforge.commands.train import follow
 
@@ -78,12 +115,14 @@ def _run(command: str, overrides: list[str]) -> int:
         module = importlib.import_module(
             f"ganforge.commands.{command}"
         )  # seconds, not spent on a mistyped key
-        return getattr(module, command)(config)
+        result = getattr(module, command)(config)
+        tell_the_sweep(returned=result)
+        return result
 
     try:
         _with_arguments(overrides, lambda restored: run_with_hydra(command, restored(job)))
     except RunFailedError as error:
-        print(f"ganforge: {error}", file=sys.stderr)
+        _say(str(error))
         return error.exit_code
     return 0
 
@@ -136,22 +175,10 @@ def flags_last(command: str, words: list[str]) -> list[str]:
 
 
 def _fail(message: str) -> int:
-    print(f"ganforge: {message}", file=sys.stderr)
+    _say(message)
     return 2
 
 
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter())
-    log.handlers[:] = [handler]
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    logging.getLogger("hydra").setLevel(logging.CRITICAL)  # what it logs, it also raises
-
-
-class _Formatter(logging.Formatter):
-    """Plain lines; a warning says that it is one."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = record.getMessage()
-        return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"
+def _say(message: str) -> None:
+    if not tell_the_sweep(error=message):
+        print(f"ganforge: {message}", file=sys.stderr)

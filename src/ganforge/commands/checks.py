@@ -14,8 +14,8 @@ from ganforge.augmentations.augmentation import Augmentation
 from ganforge.commands import building
 from ganforge.commands.errors import UserError
 from ganforge.commands.nearest import did_you_mean
-from ganforge.commands.processes import started_by_torchrun
 from ganforge.commands.resolvers import forbids_batch_norm
+from ganforge.commands.started import started_together
 from ganforge.games.game import Game
 
 log = logging.getLogger("ganforge")
@@ -27,12 +27,14 @@ TRAINER_KEYS = (
     "num_nodes",
     "sync_batchnorm",
     "timeout_seconds",
+    "requeue",
     "precision",
     "deterministic",
     "benchmark",
     "detect_anomaly",
     "profiler",
 )
+OWN_TRAINER_KEYS = ("timeout_seconds", "requeue")  # the others are Lightning's
 STOP_SETTINGS = ("metric", "patience_kimg")  # every other key of `stop` is a figure with its target
 TIMEOUT_SECONDS = 1800.0
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "64-true")
@@ -81,7 +83,9 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
             f"trainer.precision={precision}: it can be {', '.join(PRECISIONS)} (16-mixed would need a gradient scaler "
             "for each player)"
         )
-    for_lightning = {key: value for key, value in trainer.items() if key != "timeout_seconds"}
+    if not isinstance(trainer.get("requeue", True), bool):
+        raise UserError(f"trainer.requeue={trainer['requeue']}: it should be true or false")
+    for_lightning = {key: value for key, value in trainer.items() if key not in OWN_TRAINER_KEYS}
     building.check({"_target_": "lightning.Trainer", **for_lightning}, "trainer")
     there = {
         "auto": True,
@@ -118,7 +122,7 @@ def _check_devices(trainer: Mapping[str, Any]) -> None:
         )
     if trainer.get("sync_batchnorm") and kind != "cuda":
         raise UserError("trainer.sync_batchnorm=true works on GPUs only: leave it out here")
-    started = started_by_torchrun()
+    started = started_together()
     if started > 1 and started != devices * nodes:
         raise UserError(
             f"{started} processes were started, but trainer.devices={devices} on trainer.num_nodes={nodes} are "
@@ -127,7 +131,8 @@ def _check_devices(trainer: Mapping[str, Any]) -> None:
     if nodes > 1 and started == 1:
         raise UserError(
             f"trainer.num_nodes={nodes}: start ganforge on each machine with torchrun --nnodes {nodes} "
-            f"--nproc-per-node {devices} -m ganforge train ..."
+            f"--nproc-per-node {devices} -m ganforge train ..., or under SLURM with srun --nodes {nodes} "
+            f"--ntasks-per-node {devices} ganforge train ..."
         )
 
 

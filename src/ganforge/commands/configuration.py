@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ganforge.commands import resolvers, schema
 from ganforge.commands.errors import RunFailedError, UserError
+from ganforge.commands.lines import log_to_stderr
 from ganforge.commands.nearest import did_you_mean
 from ganforge.commands.options import config_folder, options
 
@@ -38,18 +39,24 @@ def run_with_hydra(command: str, job: Callable[[DictConfig], Any]) -> None:
     resolvers.register()
     main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)
     try:
-        main(_checked(job, command))()
-    except _PastHydra as carrier:
+        main(_Checked(job, command))()
+    except PastHydra as carrier:
         raise carrier.error from carrier.error.__cause__
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, command)) from error
-    except ValueError as error:
+    except Exception as error:
+        if type(error).__module__.startswith("submitit."):
+            raise RunFailedError(f"a job of SLURM did not come to its end: {error}") from error
+        if not isinstance(error, ValueError):
+            raise
+        if str(error).startswith("Only one of"):
+            raise UserError("-m, -r, --cfg, --info and --hydra-help exclude one another") from error
         if not str(error).startswith("Config group override"):
             raise
         raise UserError(_explain_nameless_option()) from error
 
 
-class _PastHydra(BaseException):
+class PastHydra(BaseException):
     """Carries an error of the job; on an Exception Hydra would print the overrides first, and start the next job."""
 
     def __init__(self, error: UserError | RunFailedError) -> None:
@@ -57,23 +64,28 @@ class _PastHydra(BaseException):
         self.error = error
 
 
-def _checked(job: Callable[[DictConfig], Any], command: str) -> Callable[[DictConfig], Any]:
+class _Checked:
     """The job, once every key is known. In a multirun a job that fails is reported, and the others are run."""
 
-    def run(config: DictConfig) -> Any:
+    def __init__(self, job: Callable[[DictConfig], Any], command: str) -> None:
+        self.job, self.command = job, command
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = state
+        log_to_stderr()  # a launcher has sent it to a process of its own
+
+    def __call__(self, config: DictConfig) -> Any:
         try:
             for key in _unknown_keys(config):
-                raise UserError(f"there is no setting {key!r}{_nearest_key(key, command)}")
-            return job(config)
+                raise UserError(f"there is no setting {key!r}{_nearest_key(key, self.command)}")
+            return self.job(config)
         except (UserError, RunFailedError) as error:
             _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
             stopped = isinstance(error, RunFailedError) and error.stopped
             if HydraConfig.get().mode != RunMode.MULTIRUN or stopped:
-                raise _PastHydra(error) from error
+                raise PastHydra(error) from error
             log.error("job %s: %s", HydraConfig.get().job.num, error)
             raise
-
-    return run
 
 
 def _remove_if_empty(folder: Path) -> None:
@@ -155,6 +167,8 @@ def _explain_missing_option(text: str) -> str:
     if not match:
         return text.splitlines()[0]
     group, _, option = match.group(1).rpartition("/")
+    if option.startswith("submitit"):
+        return "hydra/launcher=slurm needs Hydra's submitit launcher: pip install 'ganforge[slurm]'"
     choices = options().get(group, [])
     group = group.replace("/", ".")  # as it is typed
     return f"there is no {group}={option}: {group} can be {', '.join(choices)}{did_you_mean(option, choices)}"
@@ -207,7 +221,10 @@ def _known_keys(command: str, *, hydra: bool = False) -> list[str]:
                 config = compose(config_name=command, return_hydra_config=hydra)
     finally:
         GlobalHydra.instance().hydra = running
-    return [*_dotted(OmegaConf.to_container(config)), *(["experiment"] if command == "train" else [])]
+    return [
+        *_dotted(OmegaConf.to_container(config)),
+        *(["experiment"] if command in ("train", "profile") else []),
+    ]
 
 
 def _dotted(config: Any, prefix: str = "") -> list[str]:

@@ -11,6 +11,8 @@ COMMANDS = {
     "train": "train a game from a composed configuration, or go on with a run",
     "evaluate": "score a checkpoint, another generator or any images: FID, KID, precision, recall and more",
     "sample": "make pictures from a checkpoint",
+    "prepare": "bring a folder or ZIP of images to one size, as shards for more data than memory, or as a ZIP",
+    "profile": "say where a round's time, memory and arithmetic go, for what train would run",
 }
 
 EXAMPLES = {
@@ -59,6 +61,33 @@ EXAMPLES = {
         ("ganforge sample checkpoint=best.ckpt labels=[0,1,2] num=30", "three classes in turn"),
         ("ganforge sample -m checkpoint=best.ckpt seed=0,1,2", "three seeds, a folder each"),
     ],
+    "prepare": [
+        ("ganforge prepare my_pictures out=shards image_size=64", "shards in a folder, for data=streaming"),
+        ("ganforge prepare my_pictures out=grey channels=1 num_classes=0", "in grey, without their classes"),
+        (
+            "ganforge prepare my_pictures out=pictures.zip image_size=64",
+            "one ZIP file, for data=image_folder",
+        ),
+        (
+            "ganforge prepare photos.zip out=shards image_size=128 resize=pad",
+            "black borders instead of cropping",
+        ),
+        ("ganforge prepare my_pictures out=shards skip_broken=true workers=16", "go on past damaged files"),
+    ],
+    "profile": [
+        ("ganforge profile", "the digits, on this machine"),
+        (
+            "ganforge profile experiment=sngan_cifar10 data.root=data fast.all=true",
+            "a recipe with the fast settings",
+        ),
+        (
+            "ganforge profile model=sngan data.image_size=32 penalty=[r1] penalty.r1.every=16",
+            "what a penalty costs",
+        ),
+        ("ganforge profile batch_size=256 largest_batch=true", "the largest batch size that fits as well"),
+        ("ganforge profile rounds=64 out=my_profile", "more rounds, into a folder of your choice"),
+        ("ganforge profile -m fast.all=false,true", "before and after"),
+    ],
 }
 
 OWN_KEYS = {
@@ -67,7 +96,11 @@ OWN_KEYS = {
     "evaluate": "checkpoint generated real held_out num_samples batch_size seed seeds bootstrap ema batch_norm "
     "truncation latent_dim num_classes image_size device processes save_stats neighbours out trust",
     "sample": "checkpoint num out seed labels batch_size ema device trust",
+    "prepare": "source out format image_size channels num_classes resize skip_broken workers shard_mb",
 }
+OWN_KEYS["profile"] = OWN_KEYS["train"].removesuffix(" resume") + " warmup rounds out only largest_batch"
+
+NEEDED = {"prepare": "SOURCE out=PATH "}  # what a usage line cannot leave out
 
 
 def overview() -> str:
@@ -91,11 +124,13 @@ def overview() -> str:
 
 def command_help(command: str) -> str:
     """The text of `ganforge COMMAND --help`."""
-    groups = _groups() if command == "train" else _groups(only=("metrics", "metrics/compute", "data"))
+    groups = (
+        _groups() if command in ("train", "profile") else _groups(only=("metrics", "metrics/compute", "data"))
+    )
     fast = "fast" in OWN_KEYS[command].split()
     return (
         f"ganforge {command}: {COMMANDS[command]}\n\n"
-        f"usage: ganforge {command} [KEY=VALUE ...] [-m]\n\n"
+        f"usage: ganforge {command} {NEEDED.get(command, '')}[KEY=VALUE ...] [-m]\n\n"
         + textwrap.fill(f"Settings: {OWN_KEYS[command].replace(' ', ', ')}", 118, subsequent_indent=" " * 10)
         + (
             "\n\nfast.all=true takes every setting for speed that is safe for the device: docs/speed.md"
@@ -103,7 +138,7 @@ def command_help(command: str) -> str:
             else ""
         )
         + "\n\n"
-        + (f"Parts (GROUP=OPTION):\n{groups}\n\n" if command != "sample" else "")
+        + (f"Parts (GROUP=OPTION):\n{groups}\n\n" if command in ("train", "evaluate") else "")
         + f"Examples:\n{_examples(EXAMPLES[command])}\n\n"
         f"The grammar is Hydra's: GROUP=OPTION chooses a part, KEY.SUBKEY=VALUE sets a number in it, -m sweeps over\n"
         f"comma-separated values. ganforge {command} --cfg job prints everything that can be set."

@@ -8,7 +8,9 @@ from pathlib import Path
 def options() -> dict[str, list[str]]:
     """The names of every group's options, read off conf/; a group inside another is named GROUP/INNER."""
     top = config_folder()
-    groups = sorted(path for path in top.rglob("*") if path.is_dir() and "hydra" not in path.parts)
+    groups = sorted(
+        path for path in top.rglob("*") if path.is_dir() and top / "hydra" not in (path, *path.parents)
+    )
     return {
         group.relative_to(top).as_posix(): sorted(file.stem for file in group.glob("*.yaml"))
         for group in groups

@@ -1,4 +1,4 @@
-"""What the YAML files compute: `${classes:...}`, `${critic_norm:...}`, `${packed:...}` and `${times:...}`."""
+"""What the YAML files compute: `${classes:...}`, `${critic_norm:...}`, `${packed:...}`, `${times:...}`, `${slurm_or:...}`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ganforge.commands.building import target_of, targets
+from ganforge.commands.slurm import folder_name
 
 
 def register() -> None:
     OmegaConf.register_new_resolver("classes", _classes, replace=True)
     OmegaConf.register_new_resolver("critic_norm", _critic_norm, replace=True)
     OmegaConf.register_new_resolver("packed", _packed, replace=True)
+    OmegaConf.register_new_resolver("slurm_or", folder_name, replace=True)
     OmegaConf.register_new_resolver("times", lambda a, b: float(a) * float(b), replace=True)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields, make_dataclass
+from typing import Any, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
@@ -67,6 +67,27 @@ class TrainConfig:
 
 
 @dataclass
+class OwnProfileConfig:
+    warmup: int = MISSING
+    rounds: int | None = None
+    out: str = MISSING
+    only: str | None = None
+    largest_batch: bool = MISSING
+
+
+# TrainConfig and these; merged over what train.yaml has set, and so without values of its own.
+ProfileConfig = make_dataclass(
+    "ProfileConfig",
+    [
+        (each.name, get_type_hints(schema)[each.name], field(default=MISSING))
+        for schema in (TrainConfig, OwnProfileConfig)
+        for each in fields(schema)
+    ],
+    bases=(TrainConfig,),
+)
+
+
+@dataclass
 class EvaluateConfig:
     checkpoint: str | None = None
     generated: Any = None
@@ -107,8 +128,24 @@ class SampleConfig:
     trust: list[str] = field(default_factory=list)
 
 
+@dataclass
+class PrepareConfig:
+    source: str | None = None
+    out: str | None = None
+    format: str | None = None
+    image_size: int | None = None
+    channels: int | None = None
+    num_classes: int | None = None
+    resize: str = MISSING
+    skip_broken: bool = MISSING
+    workers: int | None = None
+    shard_mb: float = MISSING
+
+
 def register() -> None:
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
+    store.store(name="profile_schema", node=ProfileConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="sample_schema", node=SampleConfig)
+    store.store(name="prepare_schema", node=PrepareConfig)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ganforge.commands.errors import UserError
 from ganforge.commands.options import options
+from ganforge.commands.run_folder import quoted
 
 SIDES = ("generated", "real", "held_out")
 
@@ -15,21 +16,34 @@ def expand(command: str, words: Sequence[str]) -> list[str]:
     """The words with our shorthands spelled out.
 
     stop.fid=20 is a key that is made as it is named; trainer.fast=true is fast.all=true, and metrics.extractor=digits
-    metrics=digits; metrics.compute=[fid,kid] chooses from a group inside a group; real=cifar10 is data@real=cifar10.
+    metrics=digits; metrics.compute=[fid,kid] chooses from a group inside a group; real=cifar10 is data@real=cifar10;
+    and prepare's word without a key is its source.
 
     Raises:
-        UserError: a side that is both a data set and a file here.
+        UserError: a side that is both a data set and a file here, or several sources.
     """
     groups = options()
+    if command == "prepare":
+        words = _with_source(words)
     named = any(word.startswith(("metrics=", "metrics.extractor=")) for word in words)
     return [_expand(command, word, groups, metrics_named=named) for word in words]
+
+
+def _with_source(words: Sequence[str]) -> list[str]:
+    flags = next((at for at, word in enumerate(words) if word.startswith("-")), len(words))
+    bare = [word for word in words[:flags] if "=" not in word]
+    if len(bare) > 1:
+        raise UserError(f"prepare takes one SOURCE, not {len(bare)}: {', '.join(bare)}")
+    return [f"source={quoted(word)}" if word in bare else word for word in words[:flags]] + list(
+        words[flags:]
+    )
 
 
 def _expand(command: str, word: str, groups: dict[str, list[str]], *, metrics_named: bool) -> str:
     key, equals, value = word.partition("=")
     if not equals:
         return word
-    if command == "train" and key.startswith("stop."):
+    if command in ("train", "profile") and key.startswith("stop."):
         return f"++{word}"
     if key == "trainer.fast":
         return f"fast.all={value}"

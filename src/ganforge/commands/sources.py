@@ -20,6 +20,8 @@ from ganforge.commands.options import options
 from ganforge.datasets.arrays import array
 from ganforge.datasets.image_folder import image_folder
 from ganforge.datasets.samples import TensorSamples
+from ganforge.datasets.shards import INDEX_FILE
+from ganforge.datasets.streaming import streaming
 from ganforge.draws import Draws
 from ganforge.evaluation.evaluator import KnownStatistics, NonFiniteSamplesError, RealData
 from ganforge.evaluation.ranks import Ranks
@@ -145,6 +147,8 @@ def open_source(
             return KnownStatistics(path.name, Statistics(known.mu, known.sigma), _sha256(path), known.stamp)
         if path.suffix in ARRAYS:
             return array(path, what=key)
+        if (path / INDEX_FILE).is_file():
+            return streaming(path, what=key)
         if path.is_dir() or path.suffix == ".zip":
             size = settings["image_size"]
             return image_folder(path, image_size=size, resize="refuse" if size is None else "crop", what=key)

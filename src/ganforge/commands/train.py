@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shlex
+import signal
 import sys
 import time
 import traceback
@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ganforge.commands import building, fast
+from ganforge.commands import building, fast, slurm
 from ganforge.commands.checks import (
+    OWN_TRAINER_KEYS,
     STOP_SETTINGS,
     TIMEOUT_SECONDS,
     check_conditional,
@@ -35,9 +35,10 @@ from ganforge.commands.checks import (
 )
 from ganforge.commands.configuration import plain
 from ganforge.commands.errors import RunFailedError, UserError, user_errors
-from ganforge.commands.processes import Team, sharing, started_by_torchrun
+from ganforge.commands.processes import NothingToDoError, Team, leading, sharing
 from ganforge.commands.resuming import last_checkpoint, load_resumed, resumed_settings
 from ganforge.commands.run_folder import command_line, quoted, record_start, write_config
+from ganforge.commands.started import comes_after_the_first, started_together
 from ganforge.draws import derive_seed
 from ganforge.games.game import Game
 from ganforge.training.callbacks.periodic import Periodic
@@ -62,13 +63,23 @@ def train(config: DictConfig) -> dict[str, float]:
         UserError: anything the user can put right, before training starts.
         RunFailedError: training ended badly; the run's folder says why.
     """
+    slurm.join_step()
+    if comes_after_the_first():
+        if code := follow():
+            raise RunFailedError("a process that is not the first one failed", code)
+        return {}
+    with leading(), slurm.noticing() as notice:
+        return _lead(config, notice)
+
+
+def _lead(config: DictConfig, notice: slurm.Notice) -> dict[str, float]:
     folder = Path(HydraConfig.get().runtime.output_dir)
     if config.resume is None and (folder / "config.yaml").exists():
-        raise UserError(
-            f"{folder} already holds a run: resume={folder} goes on with it, hydra.run.dir=... makes another"
-        )
-    if started_by_torchrun() > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
-        raise UserError("torchrun starts one run: leave it out, and each job of -m starts its own processes")
+        if not slurm.was_requeued():
+            raise UserError(
+                f"{folder} already holds a run: resume={folder} goes on with it, hydra.run.dir=... makes another"
+            )
+        config.resume = str(folder)
     check_settings(plain(config))
     data = building.build(OmegaConf.to_container(config.data, resolve=True), "data")
     with user_errors():
@@ -99,10 +110,17 @@ def train(config: DictConfig) -> dict[str, float]:
             record_start(folder, command_line(), settings["seed"])
         _announce(settings, module.game, data, folder, images_seen, team.ranks.size)
         info = RunInfo(folder, settings["name"], settings["tags"], settings, images_seen)
+        run.signal_seen = notice.seen
         seconds = _play(job, parts, info, team)
     if run.stop_signal is not None:
         message = f"stopped by {run.stop_signal.name} at {module.kimg:g} kimg; {_go_on(folder)}"
         _note_failure(folder, message)
+        if (
+            slurm.in_batch_job()
+            and run.stop_signal in slurm.NOTICES
+            and settings["trainer"].get("requeue", True)
+        ):
+            slurm.requeue()
         raise RunFailedError(message, 128 + run.stop_signal)
     _conclude(run, module, seconds)
     return run.final_scores
@@ -115,18 +133,21 @@ def follow() -> int:
     in them cannot differ. Returns the exit code.
     """
     try:
-        with sharing(started_by_torchrun()) as team:
+        with slurm.noticing() as notice, sharing(started_together()) as team:
             job: _Job = team.ranks.from_first(None)
             job.settings["logger"] = {}
             data = building.build(job.settings["data"], "data")
             parts = _assemble(job, data)
             parts.restore(job.settings)
             parts.run.evaluator.prepare(data, _place(job.settings["trainer"], team))
+            parts.run.signal_seen = notice.seen
             _fit(job, parts, team)
-    except Exception:
+    except NothingToDoError:
+        return 0
+    except Exception as error:
         time.sleep(_HEAD_START_SECONDS)  # the first process says what all meet, and ends this one
-        print(f"ganforge: process {os.environ['RANK']}:", file=sys.stderr)
-        traceback.print_exc()
+        said = f" {error}" if isinstance(error, RunFailedError | UserError) else f"\n{traceback.format_exc()}"
+        print(f"ganforge: process {os.environ['RANK']}:{said}", file=sys.stderr)
         return 1
     return 0
 
@@ -198,6 +219,7 @@ def _sharing(job: _Job) -> AbstractContextManager[Team]:
         check_ranks(job.settings),
         ["train"],
         timeout_seconds=job.settings["trainer"].get("timeout_seconds", TIMEOUT_SECONDS),
+        timeout_setting="trainer.timeout_seconds",
         grace_seconds=30,  # for the loggers to close
         on_death=on_death,
     )
@@ -234,6 +256,8 @@ def _run(settings: dict[str, Any], folder: Path, data: Any, conditional: bool) -
         config=settings,
         real_points=data.batch(torch.arange(min(len(data), 2000))) if len(data.shape) == 1 else None,
         stopping=stopping if asked else None,
+        stop_signals=(signal.SIGINT, *(slurm.NOTICES if slurm.in_batch_job() else [signal.SIGTERM])),
+        patient=slurm.in_batch_job(),
     )
 
 
@@ -258,7 +282,7 @@ def _fit(job: _Job, parts: _Parts, team: Team) -> None:
         resident=_place(settings["trainer"], team) if chosen.resident else None,
     )
     trainer = fast.trainer_arguments(chosen, settings["trainer"])
-    trainer.pop("timeout_seconds", None)
+    trainer = {key: value for key, value in trainer.items() if key not in OWN_TRAINER_KEYS}
     trainer["devices"] = devices_of(trainer)
     fit(module, rounds, parts.run, parts.callbacks, job.checkpoint, **trainer)
 
@@ -302,14 +326,8 @@ def _lost(error: BaseException, team: Team, run: Run) -> str | None:
     """What a failed message between processes means, in words; None where the error is another one."""
     if team.ranks.size == 1 or not isinstance(error, RuntimeError):
         return None
-    at = f"before {run.config['total_kimg']:g} kimg were reached"
-    who = team.who_died(within_seconds=_HEAD_START_SECONDS + 3)
-    if who:
-        return f"{who} {at}"
-    if re.search(r"[Tt]imed out|[Tt]imeout", str(error)):
-        seconds = run.config["trainer"].get("timeout_seconds", TIMEOUT_SECONDS)
-        return f"another process gave no sign of life for trainer.timeout_seconds={seconds:g} {at}"
-    return None
+    why = team.why(error)
+    return f"{why} before {run.config['total_kimg']:g} kimg were reached" if why else None
 
 
 def _go_on(folder: Path) -> str:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,9 +26,9 @@ class Labels:
 def find_labels(files: Files, names: Sequence[str], num_classes: int | None) -> Labels:
     """The labels of the images `names`.
 
-    A dataset.json decides when there is one (`{"labels": [["a/1.png", 3], ...]}`, or null for no classes);
-    else each folder below the deepest common one is a class, in alphabetical order. `num_classes` 0 asks for
-    no labels.
+    A dataset.json decides when there is one: `{"labels": [["a/1.png", 3], ...]}`, or null for no classes, and
+    the classes' names beside them where it has any, `"class_names": ["cat", ...]`. Else each folder below the
+    deepest common one is a class, in alphabetical order. `num_classes` 0 asks for no labels.
     """
     unlabelled = Labels(torch.zeros(len(names), dtype=torch.int64), 0, [])
     if num_classes == 0:
@@ -36,10 +37,13 @@ def find_labels(files: Files, names: Sequence[str], num_classes: int | None) -> 
     for folders in dict.fromkeys(((), tuple(common))):
         path = "/".join([*folders, LABEL_FILE])
         if path in files.names:
-            pairs = _label_pairs(files, path)
-            if pairs is not None:
-                return _json_labels(files, names, pairs, "/".join([*folders, ""]), num_classes)
-            break
+            content = _read_json(files, path)
+            pairs = _label_pairs(files, path, content)
+            if pairs is None:
+                break
+            labels = _json_labels(files, names, pairs, "/".join([*folders, ""]), num_classes)
+            class_names = content.get("class_names")
+            return labels if class_names is None else _with_names(labels, class_names, path, num_classes)
     else:
         classes = [name.split("/")[:-1][len(common) :] for name in names]
         if any(classes):
@@ -73,15 +77,19 @@ def _folder_labels(
     return Labels(torch.tensor([number[folders[0]] for folders in classes]), len(class_names), class_names)
 
 
-def _label_pairs(files: Files, path: str) -> dict[str, int] | None:
-    place = f"{files.root}/{path}"
+def _read_json(files: Files, path: str) -> dict[str, Any]:
     try:
         content = json.loads(files.read(path))
     except ValueError as error:
         raise DataError(
-            f"{place} is not JSON ({error}): mend it, or set {beside(files.what, 'num_classes=0')}"
+            f"{files.root}/{path} is not JSON ({error}): mend it, or set {beside(files.what, 'num_classes=0')}"
         ) from None
-    labels = content.get("labels", ()) if isinstance(content, dict) else ()
+    return content if isinstance(content, dict) else {}
+
+
+def _label_pairs(files: Files, path: str, content: dict[str, Any]) -> dict[str, int] | None:
+    place = f"{files.root}/{path}"
+    labels = content.get("labels", ())
     if labels is None:
         return None
     if not isinstance(labels, list):
@@ -122,3 +130,12 @@ def _json_labels(
         check_fact("num_classes", num_classes, found, str(files.root))
         num_classes = found
     return Labels(torch.tensor(values), num_classes, [str(label) for label in range(num_classes)])
+
+
+def _with_names(labels: Labels, names: Any, path: str, num_classes: int | None) -> Labels:
+    """The labels with the names that dataset.json gives their classes; there may be names without an image."""
+    if not isinstance(names, list):
+        raise DataError(f'{path} has "class_names": {names!r}: make it a list of names, or leave it out')
+    count = labels.num_classes if num_classes else max(labels.num_classes, len(names))
+    given = [str(name) for name in names]
+    return Labels(labels.values, count, [*given, *map(str, range(len(given), count))][:count])

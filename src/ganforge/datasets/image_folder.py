@@ -27,8 +27,22 @@ OnCorrupt = Literal["refuse", "skip"]
 log = logging.getLogger(__name__)
 
 
-class CorruptImageError(DataError):
-    """An image file cannot be decoded."""
+class UnfitImageError(DataError):
+    """An image file cannot be taken.
+
+    Attributes:
+        fault: which and why, without a way out.
+    """
+
+    fault = ""
+
+
+class CorruptImageError(UnfitImageError):
+    """It cannot be decoded."""
+
+
+class OddImageError(UnfitImageError):
+    """It has another size than all, and may not be resized."""
 
 
 class StreamedImages(Samples):
@@ -111,15 +125,10 @@ def image_folder(
     Raises:
         DataError: anything that is wrong with the files or these arguments.
     """
-    _check_arguments(image_size, channels, resize, on_corrupt)
-    files = open_files(root, what)
-    names = [name for name in files.names if name.lower().endswith(EXTENSIONS)]
-    if not names:
-        found = "no files" if not files.names else f"{len(files.names)} files but no images"
-        raise DataError(f"{what}={files.root} holds {found}: images end in {', '.join(EXTENSIONS)}")
-    labels = find_labels(files, names, num_classes)
-    shape = _shape(files, names, image_size, channels, resize, on_corrupt)
-    streamed = StreamedImages(files, names, labels, shape, resize, flip)
+    streamed = open_images(root, image_size, channels, num_classes, resize, flip, on_corrupt, what)
+    files, names = streamed.files, streamed.names
+    shape = (streamed.shape[0], streamed.shape[1], streamed.shape[2])
+    labels = Labels(streamed.labels, streamed.num_classes, streamed.class_names)
     if len(names) * math.prod(shape) > memory_gb * 1e9:
         if not verify:
             return streamed
@@ -141,17 +150,42 @@ def image_folder(
     )
 
 
-def _check_arguments(image_size: int | None, channels: int | None, resize: str, on_corrupt: str) -> None:
+def open_images(
+    root: str | Path | None,
+    image_size: int | None = None,
+    channels: int | None = None,
+    num_classes: int | None = None,
+    resize: Resize = "crop",
+    flip: bool = False,
+    on_corrupt: OnCorrupt = "refuse",
+    what: str = "data.root",
+) -> StreamedImages:
+    """What `image_folder` takes, before anything but the first image is decoded."""
+    _check_arguments(image_size, channels, resize, on_corrupt, what)
+    files = open_files(root, what)
+    names = [name for name in files.names if name.lower().endswith(EXTENSIONS)]
+    if not names:
+        found = "no files" if not files.names else f"{len(files.names)} files but no images"
+        raise DataError(f"{what}={files.root} holds {found}: images end in {', '.join(EXTENSIONS)}")
+    labels = find_labels(files, names, num_classes)
+    shape = _shape(files, names, image_size, channels, resize, on_corrupt)
+    return StreamedImages(files, names, labels, shape, resize, flip)
+
+
+def _check_arguments(
+    image_size: int | None, channels: int | None, resize: str, on_corrupt: str, what: str
+) -> None:
     if image_size is not None and image_size < 1:
-        raise DataError(f"data.image_size={image_size} is no size: it must be at least 1")
+        raise DataError(f"{beside(what, f'image_size={image_size}')} is no size: it must be at least 1")
     if channels is not None and channels not in MODES:
-        raise DataError(f"data.channels={channels} is not known: take 1 (grey), 3 (RGB) or 4 (RGBA)")
-    if resize not in get_args(Resize):
-        raise DataError(f"data.resize={resize} is not known: take one of {', '.join(get_args(Resize))}")
-    if on_corrupt not in get_args(OnCorrupt):
         raise DataError(
-            f"data.on_corrupt={on_corrupt} is not known: take one of {', '.join(get_args(OnCorrupt))}"
+            f"{beside(what, f'channels={channels}')} is not known: take 1 (grey), 3 (RGB) or 4 (RGBA)"
         )
+    for key, value, known in (("resize", resize, Resize), ("on_corrupt", on_corrupt, OnCorrupt)):
+        if value not in get_args(known):
+            raise DataError(
+                f"{beside(what, f'{key}={value}')} is not known: take one of {', '.join(get_args(known))}"
+            )
 
 
 def _shape(
@@ -210,9 +244,7 @@ def _decode_all(
             yield CHUNK
 
     # Pillow's decoders and filters let other threads run.
-    pool = ThreadPoolExecutor(
-        min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
-    )
+    pool = ThreadPoolExecutor(default_threads())
     try:
         decoded = collect(pool.map(decode_chunk, range(0, len(images), CHUNK)))
         for _ in show_progress(decoded, len(images), what, size=int):
@@ -236,26 +268,35 @@ def _decode_all(
     return [index for index in range(len(images)) if index not in corrupt]
 
 
+def default_threads() -> int:
+    """As many as there are cores for this process, up to 16."""
+    return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
+
+
 def _corrupt(files: Files, name: str, error: Exception) -> CorruptImageError:
     reason = (
         "it is no JPEG, PNG, WebP or BMP file" if isinstance(error, UnidentifiedImageError) else str(error)
     )
-    return CorruptImageError(
-        f"{files.root}/{name} cannot be decoded ({reason}): replace or remove it, or set "
-        f"{beside(files.what, 'on_corrupt=skip')}"
+    fault = f"{files.root}/{name} cannot be decoded ({reason})"
+    corrupt = CorruptImageError(
+        f"{fault}: replace or remove it, or set {beside(files.what, 'on_corrupt=skip')}"
     )
+    corrupt.fault = fault
+    return corrupt
 
 
-def _wrong_size(files: Files, name: str, found: str, expected: str) -> DataError:
+def _wrong_size(files: Files, name: str, found: str, expected: str) -> OddImageError:
     size = beside(files.what, "image_size=SIZE")
     way_out = f"{size} crops all to one size"  # as evaluation reads them
     if size != "image_size=SIZE":
         resize = beside(files.what, "resize=crop")
         way_out = f"{resize}, pad or stretch and {size} make all images one size"
-    return DataError(
-        f"{files.root}/{name} is {found} pixels (width x height), not {expected}, and nothing may be resized: "
-        f"remove it, or {way_out}"
+    fault = (
+        f"{files.root}/{name} is {found} pixels (width x height), not {expected}, and nothing may be resized"
     )
+    odd = OddImageError(f"{fault}: remove it, or {way_out}")
+    odd.fault = fault
+    return odd
 
 
 def _all_corrupt(files: Files, count: int) -> DataError:

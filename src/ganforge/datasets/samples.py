@@ -82,6 +82,13 @@ class Samples(Dataset[Tensor], ABC):
     def batch(self, indices: Tensor) -> Tensor:
         """The samples that `indices`, int64 (B,), name: uint8 (B, C, H, W), or float32 (B, D)."""
 
+    def permutation(self, generator: torch.Generator) -> Tensor:
+        """The order of one epoch, int64 (N,): each sample once, drawn from `generator` alone."""
+        return torch.randperm(len(self), generator=generator)
+
+    def expect(self, indices: Tensor) -> None:
+        """Told in training's main process that these will soon be asked for."""
+
     @abstractmethod
     def fingerprint(self) -> str:
         """A hash, in hex, of the samples and their labels: equal for equal data, another for any change."""

@@ -13,16 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ganforge.cache_folder import default_cache_dir
 from ganforge.evaluation.classifier import weights_hash
 
 log = logging.getLogger(__name__)
-
-
-def default_cache_dir() -> Path:
-    """$GANFORGE_CACHE, or ganforge in the user's cache folder."""
-    if chosen := os.environ.get("GANFORGE_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ganforge"
 
 
 class Cache:

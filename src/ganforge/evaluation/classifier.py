@@ -98,7 +98,7 @@ def train_classifier(
     seed: int,
     batch_size: int = 128,
     max_shift: int = 1,
-    tick: Callable[[], None] = lambda: None,
+    tick: Callable[[], object] = lambda: None,
 ) -> None:
     """Train in place, with Adam and a one-cycle rate, on the data's `rows` (int64 (N,)).
 

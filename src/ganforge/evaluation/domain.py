@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
 from ganforge.evaluation.cache import Cache
@@ -22,6 +21,7 @@ from ganforge.evaluation.classifier import (
 )
 from ganforge.evaluation.evaluator import RealData
 from ganforge.evaluation.extractor import Extractor, exact_float32
+from ganforge.progress import show_progress
 
 LARGEST_SIZE = 32
 HELD_OUT_SHARE, LARGEST_HELD_OUT = 0.1, 5000
@@ -156,10 +156,9 @@ class Domain(Extractor):
         def fetch(rows: Tensor) -> tuple[Tensor, Tensor]:
             return data.batch(rows), data.labels[rows]
 
-        console = Console(file=sys.stderr)
-        with exact_float32(torch.device(device)), Progress(console=console, transient=True) as progress:
-            task = progress.add_task(f"metrics=domain: a classifier of {data.name}", total=self.steps)
-            with torch.enable_grad():
+        bar = show_progress(range(self.steps), self.steps, f"metrics=domain: a classifier of {data.name}")
+        with exact_float32(torch.device(device)):
+            with torch.enable_grad(), contextlib.closing(bar):
                 train_classifier(
                     network,
                     order[held_out:],
@@ -167,10 +166,10 @@ class Domain(Extractor):
                     steps=self.steps,
                     device=device,
                     seed=SEED,
-                    tick=lambda: progress.advance(task),
+                    tick=lambda: next(bar),
                 )
             result = accuracy(network, order[:held_out], fetch, device)
-        console.print(
+        Console(stderr=True).print(
             f"metrics=domain: {result:.1%} of {held_out} held-out images of {data.name} classified rightly"
         )
         return result

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Callback, Trainer
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from ganforge.evaluation.ranks import Ranks
 from ganforge.training.callbacks.agreement import Agreement
@@ -45,8 +46,11 @@ def fit(
     """
     _quieten_lightning()
     ranks = Ranks.current()
+    plugins: list[Any] = [AtomicCheckpointIO()]
     if ranks.size > 1:
         trainer_arguments["strategy"] = PlayTogether(ranks, devices)
+    else:  # Lightning would believe SLURM's variables, and save in the middle of a round when SLURM signals
+        plugins.append(LightningEnvironment())
     module.run = run
     trainer = Trainer(
         max_epochs=-1,
@@ -55,7 +59,7 @@ def fit(
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        plugins=[AtomicCheckpointIO()],
+        plugins=plugins,
         callbacks=[Agreement(), *callbacks, Conductor()],
         default_root_dir=run.folder,
         devices=devices,

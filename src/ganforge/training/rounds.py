@@ -27,6 +27,8 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Tensor: ...
     def batch(self, indices: Tensor) -> Tensor: ...
+    def permutation(self, generator: torch.Generator) -> Tensor: ...
+    def expect(self, indices: Tensor) -> None: ...
 
 
 class RoundIndices:
@@ -41,6 +43,7 @@ class RoundIndices:
         start: returns the number of images already seen; asked when an iteration starts.
         micro_batches: equal parts of a round that are played one after the other.
         ranks: this process among those that share the round.
+        permute: the order of an epoch out of its generator; None takes any with equal probability.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class RoundIndices:
         start: Callable[[], int],
         micro_batches: int = 1,
         ranks: Ranks = ALONE,
+        permute: Callable[[torch.Generator], Tensor] | None = None,
     ) -> None:
         if images_per_round % (micro_batches * ranks.size):
             raise ValueError(
@@ -63,6 +67,7 @@ class RoundIndices:
         self.start = start
         self.micro_batches = micro_batches
         self.ranks = ranks
+        self.permute = permute or (lambda generator: torch.randperm(length, generator=generator))
 
     def __iter__(self) -> Iterator[Tensor]:
         epoch, offset = divmod(self.start(), self.length)
@@ -79,8 +84,7 @@ class RoundIndices:
         return round_.view(self.micro_batches, self.ranks.size, -1)[:, self.ranks.rank].flatten()
 
     def _permutation(self, epoch: int) -> Tensor:
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "epoch", epoch))
-        return torch.randperm(self.length, generator=generator)
+        return self.permute(torch.Generator().manual_seed(derive_seed(self.seed, "epoch", epoch)))
 
 
 class Rounds(LightningDataModule):
@@ -118,7 +122,9 @@ class Rounds(LightningDataModule):
         self.data = data
         self.workers = workers
         self.labels = data.labels if conditional else torch.zeros(len(data), dtype=torch.int64)
-        self.indices = RoundIndices(len(data), images_per_round, seed, start, micro_batches, ranks)
+        self.indices = RoundIndices(
+            len(data), images_per_round, seed, start, micro_batches, ranks, data.permutation
+        )
 
     def train_dataloader(self) -> Iterable[dict[str, Tensor]]:
         if self.resident is not None:
@@ -129,7 +135,7 @@ class Rounds(LightningDataModule):
         labelled: Any = _Labelled(self.data, self.labels)
         return DataLoader(
             labelled,
-            batch_sampler=_Lists(self.indices),
+            batch_sampler=_Lists(self.indices, self.data.expect),
             num_workers=self.workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.workers > 0,
@@ -169,11 +175,14 @@ class _Labelled:
 
 
 class _Lists:
-    def __init__(self, indices: RoundIndices) -> None:
-        self.indices = indices
+    """A round's indices for a DataLoader, which asks for them some rounds ahead."""
+
+    def __init__(self, indices: RoundIndices, expect: Callable[[Tensor], None]) -> None:
+        self.indices, self.expect = indices, expect
 
     def __iter__(self) -> Iterator[list[int]]:
         for indices in self.indices:
+            self.expect(indices)
             yield indices.tolist()
 
 

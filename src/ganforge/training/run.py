@@ -22,6 +22,9 @@ from ganforge.training.stopping import Stopping
 
 log = logging.getLogger("ganforge")
 
+# A process may hear of one wish twice: from the terminal, and from a process that hands it on.
+_SAME_SIGNAL_SECONDS = 1.0
+
 
 @dataclass
 class Run:
@@ -46,6 +49,8 @@ class Run:
         protocols: the protocols of evaluations, by id, in the order in which the run used them.
         paused_seconds: time spent on pictures, evaluation and checkpoints since the last log line.
         ended_because: why the run ends before its total, by a target or for want of patience; None while it goes on.
+        stop_signals: those that ask the run to stop at the end of a round.
+        patient: whether a second one is left unheard instead of ending the process at once: a scheduler sends several.
         signal_seen: the signal that this process got, if it did.
         stop_signal: the signal for which the run stops, once all ranks know of it.
     """
@@ -68,6 +73,8 @@ class Run:
     protocols: list[str] = field(default_factory=list)
     paused_seconds: float = 0.0
     ended_because: str | None = None
+    stop_signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
+    patient: bool = False
     signal_seen: signal.Signals | None = None
     stop_signal: signal.Signals | None = None
     _seconds_before: float = 0.0
@@ -131,19 +138,27 @@ class Run:
 
     @contextlib.contextmanager
     def stopping_on_signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM ask for a stop at the end of the round; a second one takes effect at once."""
+        """SIGINT and the like ask for a stop at the end of the round; a second one takes effect at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        previous = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+        previous = {s: signal.getsignal(s) for s in self.stop_signals}
+        heard = 0.0
 
         def ask_to_stop(number: int, _: FrameType | None) -> None:
-            self.signal_seen = signal.Signals(number)
-            if Ranks.current().size == 1:
-                self.stop_signal = self.signal_seen
-            log.warning("%s: stopping after this round; once more stops at once", self.signal_seen.name)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            nonlocal heard
+            if self.signal_seen is None:
+                self.signal_seen, heard = signal.Signals(number), time.monotonic()
+                if Ranks.current().size == 1:
+                    self.stop_signal = self.signal_seen
+                again = "" if self.patient else "; once more stops at once"
+                log.warning("%s: stopping after this round%s", self.signal_seen.name, again)
+            elif not self.patient and time.monotonic() - heard > _SAME_SIGNAL_SECONDS:
+                signal.signal(number, previous[signal.Signals(number)])
+                signal.raise_signal(number)
+
+        if self.signal_seen is not None and Ranks.current().size == 1:  # while this run was getting ready
+            self.stop_signal = self.signal_seen
 
         try:
             for number in previous:

@@ -34,8 +34,9 @@ class ConditionalBatchNorm(nn.Module):
         normalized: Tensor = self.norm(features)
         if self.gain is None or self.bias is None:
             return normalized
-        gain: Tensor = self.gain(labels)
-        bias: Tensor = self.bias(labels)
+        # Under autocast the features are bfloat16; with a float32 gain all that follows would be float32 again.
+        gain: Tensor = self.gain(labels).to(normalized.dtype)
+        bias: Tensor = self.bias(labels).to(normalized.dtype)
         return bias[:, :, None, None].addcmul(normalized, gain[:, :, None, None])
 
 

@@ -1,0 +1,25 @@
+"""What a command says while it works: plain lines on stderr."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+log = logging.getLogger("ganforge")
+
+
+def log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter())
+    log.handlers[:] = [handler]
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    logging.getLogger("hydra").setLevel(logging.CRITICAL)  # what it logs, it also raises
+
+
+class _Formatter(logging.Formatter):
+    """Plain lines; a warning says that it is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"

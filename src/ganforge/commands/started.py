@@ -1,0 +1,15 @@
+"""What torchrun, or what sets the same variables, says of this process."""
+
+from __future__ import annotations
+
+import os
+
+
+def started_together() -> int:
+    """How many processes share this command, all started already; 1 where this one may start others itself."""
+    return int(os.environ["WORLD_SIZE"]) if "WORLD_SIZE" in os.environ and "RANK" in os.environ else 1
+
+
+def comes_after_the_first() -> bool:
+    """Whether this is one of several processes, and another one is the first."""
+    return started_together() > 1 and os.environ["RANK"] != "0"
