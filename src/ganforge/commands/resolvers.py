@@ -1,4 +1,4 @@
-"""What the YAML files compute: `${classes:...}`, `${critic_norm:...}`, `${packed:...}`, `${times:...}`, `${slurm_or:...}`."""
+"""What the YAML files compute: `${classes:}`, `${critic_norm:}`, `${packed:}`, `${times:}` and `${slurm_or:}`."""
 
 from __future__ import annotations
 
