@@ -204,6 +204,16 @@ def check_packing(settings: Mapping[str, Any], game: Game) -> None:
         )
 
 
+def check_styles(settings: Mapping[str, Any], game: Game) -> None:
+    for name, callback in settings["callbacks"].items():
+        psi = (callback or {}).get("truncation_psi")
+        if psi is not None and not hasattr(game.generator_side, "mean_style"):
+            raise UserError(
+                f"callbacks.{name}.truncation_psi={psi}: this model has no styles, as model=stylegan2 has; "
+                f"callbacks.{name}.truncation=... bounds z"
+            )
+
+
 def check_discriminator(settings: Mapping[str, Any], game: Game) -> None:
     norms = [
         name

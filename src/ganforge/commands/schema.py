@@ -104,6 +104,9 @@ class EvaluateConfig:
     ema: bool = MISSING
     batch_norm: str = MISSING
     truncation: float | None = None
+    truncation_psi: float | None = None
+    balanced: bool = MISSING
+    sampling: Any = None
     latent_dim: int | None = None
     num_classes: int | None = None
     image_size: int | None = None
@@ -124,6 +127,11 @@ class SampleConfig:
     batch_size: int = MISSING
     seed: int = MISSING
     ema: bool = MISSING
+    batch_norm: str = MISSING
+    truncation: float | None = None
+    truncation_psi: float | None = None
+    balanced: bool = MISSING
+    sampling: Any = None
     device: str = MISSING
     trust: list[str] = field(default_factory=list)
 

@@ -30,6 +30,7 @@ from ganforge.commands.checks import (
     check_packing,
     check_ranks,
     check_settings,
+    check_styles,
     device_of,
     devices_of,
 )
@@ -200,6 +201,7 @@ def _assemble(job: _Job, data: Any) -> _Parts:
     game = building.build(settings["game"], "game")
     check_discriminator(settings, game)
     check_packing(settings, game)
+    check_styles(settings, game)
     chosen = job.chosen or fast.choose(settings, game, data, device_of(settings["trainer"]))
     fast.apply(chosen, game)
     module = _module(settings, game, data, chosen)
