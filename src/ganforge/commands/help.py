@@ -21,6 +21,10 @@ EXAMPLES = {
         ("ganforge train loss=hinge penalty=[r1] penalty.r1.gamma=0.5", "other parts, other numbers"),
         ("ganforge train data=image_folder data.root=my_pictures data.image_size=64", "your own pictures"),
         ("ganforge train -m loss=hinge,wasserstein,relativistic seed=0,1,2", "a sweep: nine runs"),
+        (
+            "ganforge train init=RUN data=image_folder data.root=few freeze_discriminator=2",
+            "from another run's weights",
+        ),
         ("ganforge train resume=outputs/digits/DATE_TIME total_kimg=4000", "go on with a run, for longer"),
     ],
     "evaluate": [
@@ -97,7 +101,7 @@ EXAMPLES = {
 
 OWN_KEYS = {
     "train": "experiment name tags seed total_kimg batch_size conditional discriminator_steps accumulate clip_norm ema "
-    "stop workers fast resume",
+    "stop workers fast init freeze_discriminator resume",
     "evaluate": "checkpoint generated real held_out num_samples batch_size seed seeds bootstrap ema batch_norm "
     "truncation truncation_psi balanced latent_dim num_classes image_size device processes save_stats neighbours out "
     "trust",

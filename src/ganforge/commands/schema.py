@@ -22,6 +22,12 @@ class ClipNormConfig:
 
 
 @dataclass
+class InitConfig:
+    path: str | None = None
+    strict: bool = MISSING
+
+
+@dataclass
 class FastConfig:
     all: bool = MISSING
     channels_last: bool | None = None
@@ -49,6 +55,8 @@ class TrainConfig:
     stop: dict[str, Any] = field(default_factory=dict)
     workers: int = MISSING
     fast: FastConfig = field(default_factory=FastConfig)
+    init: InitConfig = field(default_factory=InitConfig)
+    freeze_discriminator: Any = None
     resume: str | None = None
     num_classes: int = MISSING
     game: Any = MISSING
