@@ -271,11 +271,11 @@ def _study(data: str, shown: str, section: Mapping[str, Any]) -> list[str]:
     halves = section.get("fid_real_halves")
     against = f" Two halves of the real data have FID {halves:.2g}." if halves else ""
     text = (
-        f"`python bench/zoo.py --data {data}` trains each recipe with its game, loss, penalties, head and augmentation, "
-        "but small networks, other learning rates and half a minute or so of one CPU thread: to see that it learns, and "
-        f"not which is best. Figures are by {features}, mean and standard deviation over seeds where there are several."
-        f"{against} CPU seconds are of the whole run with its start and its scoring; other work shared the cores, which "
-        f"slowed images/s.\n\n{section['about']}"
+        f"`python bench/zoo.py --data {data}` trains each recipe with its game, loss, penalties, head and "
+        "augmentation, but small networks, other learning rates and half a minute or so of one CPU thread: to see that "
+        f"it learns, and not which is best. Figures are by {features}, mean and standard deviation over seeds where "
+        f"there are several.{against} CPU seconds are of the whole run with its start and its scoring; other work "
+        f"shared the cores, which slowed images/s.\n\n{section['about']}"
     )
     names = list(entries)
     pictures = []
