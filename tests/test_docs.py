@@ -202,6 +202,9 @@ def test_own_parts_named_on_the_command_line_train(own_folder: Path) -> None:
     words = [word for line in lines for word in shlex.split(line)[2:]]
     trained = run("train", *words, "total_kimg=0.1", "metrics=none", "hydra.run.dir=run", folder=own_folder)
     assert trained.returncode == 0, trained.stderr
+    refused = run("train", *words, "head=acgan", "total_kimg=0.1", "metrics=none", folder=own_folder)
+    assert refused.returncode == 2
+    assert "model.discriminator.head: my_model.Discriminator takes labels in its own way" in refused.stderr
 
 
 TYPED_IN_TURN = """

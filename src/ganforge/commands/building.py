@@ -65,6 +65,32 @@ def targets(config: Any, where: str) -> Iterator[tuple[str, Config]]:
             yield from targets(value, f"{where}[{index}]")
 
 
+def leave_out_unknown_heads(config: Any, where: str) -> None:
+    """Takes `head: null` out of networks that know no head, in place: what says how they take labels is `head=`.
+
+    Raises:
+        UserError: a head for a network that takes none.
+    """
+    if isinstance(config, dict):
+        if "_target_" in config and "head" in config and not _takes(target_of(config, where), "head"):
+            if config["head"] is not None:
+                raise UserError(
+                    f"{where}.head: {config['_target_']} takes labels in its own way and no head: leave head=... out, "
+                    "or have its constructor take one, as in docs/own_parts.md"
+                )
+            del config["head"]
+        for key, value in config.items():
+            leave_out_unknown_heads(value, f"{where}.{key}")
+
+
+def _takes(target: Any, word: str) -> bool:
+    try:
+        parameters = inspect.signature(target).parameters
+    except ValueError:  # a builtin without a signature
+        return True
+    return word in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
 def refuse_untrusted(config: Any, where: str, trust: Sequence[str] = ()) -> None:
     """A checkpoint from a stranger must not run code: its targets are ours, or the user's by name.
 
