@@ -20,7 +20,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 
 from ganforge.commands import resolvers, schema
 from ganforge.commands.errors import UserError
@@ -263,9 +263,12 @@ SMALL_MODEL = {"width": 4, "max_width": 16, "w_dim": 16, "stable_kimg": 0.008, "
 
 
 def shrunk(recipe: Any) -> list[str]:
+    networks = {f"model.{player}": arguments for player, arguments in recipe.model.items()}
+    if "discriminator" in recipe.game and not OmegaConf.is_interpolation(recipe.game, "discriminator"):
+        networks["game.discriminator"] = recipe.game.discriminator
     return [
-        f"model.{player}.{key}={value}"
-        for player, arguments in recipe.model.items()
+        f"{place}.{key}={value}"
+        for place, arguments in networks.items()
         for key, value in SMALL_MODEL.items()
         if key in arguments
     ]
