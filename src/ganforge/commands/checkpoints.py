@@ -58,7 +58,7 @@ def load_trained(
     Raises:
         UserError: no such file, not a whole checkpoint, or parts that are not ganforge's.
     """
-    file = _file(Path(path).expanduser(), key)
+    file = checkpoint_file(Path(path).expanduser(), key)
     with user_errors():
         content = file.read_bytes()
     try:
@@ -130,7 +130,12 @@ def choose_device(name: str) -> torch.device:
         raise UserError(f"device={name} cannot be used here: {reason}; device=cpu can") from error
 
 
-def _file(path: Path, key: str) -> Path:
+def checkpoint_file(path: Path, key: str) -> Path:
+    """The file itself, or the best, else the last, of a run's folder.
+
+    Raises:
+        UserError: there is none.
+    """
     if path.is_dir():
         for name in ("best.ckpt", "last.ckpt"):
             for candidate in (path / "checkpoints" / name, path / name):

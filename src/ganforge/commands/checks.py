@@ -64,6 +64,12 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             raise UserError(f"stop.{key}={value} should be a number")
     if not settings["name"]:
         raise UserError("name= is empty: it names the folder of the experiment's runs")
+    frozen = settings.get("freeze_discriminator")
+    names = isinstance(frozen, list) and all(isinstance(name, str) for name in frozen)
+    if not (frozen is None or type(frozen) is int or names):
+        raise UserError(
+            f"freeze_discriminator={frozen}: it should be a number of blocks, or a list of names such as [layers.0]"
+        )
     if settings["workers"] < 0:
         raise UserError(f"workers={settings['workers']} must be at least 0 (0: no other processes)")
 
@@ -203,6 +209,16 @@ def check_packing(settings: Mapping[str, Any], game: Game) -> None:
             f"game.packing={packing} needs a discriminator of {needed} channels, and model.discriminator.channels is "
             f"{there}: ${{packed:${{data.channels}}}} gives them"
         )
+
+
+def check_styles(settings: Mapping[str, Any], game: Game) -> None:
+    for name, callback in settings["callbacks"].items():
+        psi = (callback or {}).get("truncation_psi")
+        if psi is not None and not hasattr(game.generator_side, "mean_style"):
+            raise UserError(
+                f"callbacks.{name}.truncation_psi={psi}: this model has no styles, as model=stylegan2 has; "
+                f"callbacks.{name}.truncation=... bounds z"
+            )
 
 
 def check_discriminator(settings: Mapping[str, Any], game: Game) -> None:

@@ -26,7 +26,7 @@ from ganforge.commands.errors import UserError, user_errors
 from ganforge.commands.processes import sharing
 from ganforge.commands.run_folder import make_folder
 from ganforge.commands.scores import free_file, show
-from ganforge.commands.sources import Generator, Source, checkpoint_generator, open_source
+from ganforge.commands.sources import Generator, Source, checkpoint_generator, manner_of, open_source
 from ganforge.evaluation.evaluator import Evaluator, KnownStatistics, RealData
 from ganforge.evaluation.fallback import FirstThatWorks
 from ganforge.evaluation.feature_evaluator import FeatureEvaluator
@@ -83,8 +83,8 @@ def _check(settings: Mapping[str, Any]) -> None:
     for key, least in least_of.items():
         if settings[key] is not None and settings[key] < least:
             raise UserError(f"{key}={settings[key]} must be at least {least}")
-    if settings["truncation"] is not None and not settings["truncation"] > 0:
-        raise UserError(f"truncation={settings['truncation']} must be greater than 0")
+    manner_of(settings)
+    building.check(settings["sampling"], "sampling")
     if settings["checkpoint"] is not None and settings["generated"] is not None:
         raise UserError("checkpoint=... and generated=... name the same side: give one of them")
     for side in ("generated", "real", "held_out"):
@@ -170,9 +170,10 @@ def _open(settings: dict[str, Any], device: torch.device) -> _Comparison:
             "bootstrap=200 resamples them"
         )
     if not any(isinstance(side, Generator) for side in (generated, real)):
-        for key in ("num_samples", "truncation"):
+        for key in ("num_samples", "truncation", "truncation_psi", "sampling"):
             if settings[key] is not None:
-                raise UserError(f"{key}={settings[key]} is for generators, and neither side is one")
+                value = settings[key] if key != "sampling" else "..."
+                raise UserError(f"{key}={value} is for generators, and neither side is one")
     if settings["neighbours"] and isinstance(generated, KnownStatistics):
         raise UserError(f"neighbours={settings['neighbours']}: {generated.name} holds no images")
     return _Comparison(generated, real, held_out, trained)
@@ -284,8 +285,6 @@ def _scores(
         "truncation": generated.truncation,
         **generated.facts,
     }
-    if facts.get("batch_norm") in ("standing", "batch"):
-        facts["batch_size"] = settings["batch_size"]  # then a sample depends on it
     return scores, facts | ({"seeds": len(runs)} if len(runs) > 1 else {})
 
 

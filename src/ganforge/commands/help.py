@@ -21,6 +21,10 @@ EXAMPLES = {
         ("ganforge train loss=hinge penalty=[r1] penalty.r1.gamma=0.5", "other parts, other numbers"),
         ("ganforge train data=image_folder data.root=my_pictures data.image_size=64", "your own pictures"),
         ("ganforge train -m loss=hinge,wasserstein,relativistic seed=0,1,2", "a sweep: nine runs"),
+        (
+            "ganforge train init=RUN data=image_folder data.root=few freeze_discriminator=2",
+            "from another run's weights",
+        ),
         ("ganforge train resume=outputs/digits/DATE_TIME total_kimg=4000", "go on with a run, for longer"),
     ],
     "evaluate": [
@@ -59,6 +63,11 @@ EXAMPLES = {
         ("ganforge sample checkpoint=best.ckpt num=1000 out=fakes", "a thousand, into a folder"),
         ("ganforge sample checkpoint=best.ckpt labels=[3]", "threes only"),
         ("ganforge sample checkpoint=best.ckpt labels=[0,1,2] num=30", "three classes in turn"),
+        (
+            "ganforge sample checkpoint=best.ckpt truncation=0.7 balanced=true",
+            "fewer outliers, as many of each class",
+        ),
+        ("ganforge sample checkpoint=best.ckpt sampling=ddls", "with the discriminator's help"),
         ("ganforge sample -m checkpoint=best.ckpt seed=0,1,2", "three seeds, a folder each"),
     ],
     "prepare": [
@@ -92,10 +101,12 @@ EXAMPLES = {
 
 OWN_KEYS = {
     "train": "experiment name tags seed total_kimg batch_size conditional discriminator_steps accumulate clip_norm ema "
-    "stop workers fast resume",
+    "stop workers fast init freeze_discriminator resume",
     "evaluate": "checkpoint generated real held_out num_samples batch_size seed seeds bootstrap ema batch_norm "
-    "truncation latent_dim num_classes image_size device processes save_stats neighbours out trust",
-    "sample": "checkpoint num out seed labels batch_size ema device trust",
+    "truncation truncation_psi balanced latent_dim num_classes image_size device processes save_stats neighbours out "
+    "trust",
+    "sample": "checkpoint num out seed labels balanced batch_size ema batch_norm truncation truncation_psi "
+    "device trust",
     "prepare": "source out format image_size channels num_classes resize skip_broken workers shard_mb",
 }
 OWN_KEYS["profile"] = OWN_KEYS["train"].removesuffix(" resume") + " warmup rounds out only largest_batch"
@@ -116,7 +127,7 @@ def overview() -> str:
     return (
         "ganforge: compose, train, evaluate and sample generative adversarial networks\n\n"
         f"usage: ganforge COMMAND [KEY=VALUE ...]\n\n{commands}\n\n"
-        f"Parts that train composes (GROUP=OPTION):\n{_groups()}\n\n"
+        f"Parts that train composes (GROUP=OPTION):\n{_groups(leave_out=('sampling',))}\n\n"
         f"Examples:\n{_examples(examples)}\n\n"
         "ganforge COMMAND --help says more; ganforge COMMAND --cfg job prints the composed configuration."
     )
@@ -125,7 +136,11 @@ def overview() -> str:
 def command_help(command: str) -> str:
     """The text of `ganforge COMMAND --help`."""
     groups = (
-        _groups() if command in ("train", "profile") else _groups(only=("metrics", "metrics/compute", "data"))
+        _groups(leave_out=("sampling",))
+        if command in ("train", "profile")
+        else _groups(
+            only=("sampling",) if command == "sample" else ("metrics", "metrics/compute", "data", "sampling")
+        )
     )
     fast = "fast" in OWN_KEYS[command].split()
     return (
@@ -138,7 +153,7 @@ def command_help(command: str) -> str:
             else ""
         )
         + "\n\n"
-        + (f"Parts (GROUP=OPTION):\n{groups}\n\n" if command in ("train", "evaluate") else "")
+        + (f"Parts (GROUP=OPTION):\n{groups}\n\n" if command in ("train", "evaluate", "sample") else "")
         + f"Examples:\n{_examples(EXAMPLES[command])}\n\n"
         f"The grammar is Hydra's: GROUP=OPTION chooses a part, KEY.SUBKEY=VALUE sets a number in it, -m sweeps over\n"
         f"comma-separated values. ganforge {command} --cfg job prints everything that can be set."
@@ -149,8 +164,12 @@ def _examples(examples: list[tuple[str, str]]) -> str:
     return "\n".join(f"  {command}\n      {what}" for command, what in examples)
 
 
-def _groups(only: Sequence[str] | None = None) -> str:
-    groups = {name: found for name, found in options().items() if only is None or name in only}
+def _groups(only: Sequence[str] | None = None, leave_out: Sequence[str] = ()) -> str:
+    groups = {
+        name: found
+        for name, found in options().items()
+        if (only is None or name in only) and name not in leave_out
+    }
     return "\n".join(
         textwrap.fill(
             f"{name.replace('/', '.'):<16}{', '.join(found)}",

@@ -17,7 +17,16 @@ from ganforge.training.checkpoint_file import AtomicCheckpointIO
 from ganforge.training.module import AdversarialModule
 
 # What a resumed run has to share with its checkpoint; lengths, periods, loggers and learning rates may change.
-FIXED_ON_RESUME = ("game", "data", "seed", "batch_size", "discriminator_steps", "accumulate", "conditional")
+FIXED_ON_RESUME = (
+    "game",
+    "data",
+    "seed",
+    "batch_size",
+    "discriminator_steps",
+    "accumulate",
+    "conditional",
+    "freeze_discriminator",
+)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -71,7 +80,7 @@ def load_resumed(path: Path, module: AdversarialModule, settings: Mapping[str, A
         way_out = f"copy {best} over it to go on from there" if best.exists() else "start a new run"
         raise UserError(f"{path} is not a whole checkpoint ({why_unreadable(error)}); {way_out}") from error
     for key in FIXED_ON_RESUME:
-        difference = _first_difference(stored[key], settings[key], key)
+        difference = _first_difference(stored.get(key), settings.get(key), key)
         if difference and not difference.startswith("data.root "):
             raise UserError(
                 f"{path} was trained otherwise: {difference}; resume it as it was, or start a new run"

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from ganforge.commands import building
 from ganforge.commands.checkpoints import Trained, choose_device, load_trained
 from ganforge.commands.configuration import plain
 from ganforge.commands.errors import UserError, user_errors
 from ganforge.commands.run_folder import make_folder
+from ganforge.commands.sources import checkpoint_generator, manner_of
 from ganforge.games.sampling import generate, proportional_labels
 from ganforge.images import grid, save_png, scatter, to_uint8
 from ganforge.progress import show_progress
@@ -32,19 +35,33 @@ def sample(config: DictConfig) -> None:
     for key in ("num", "batch_size"):
         if settings[key] < 1:
             raise UserError(f"{key}={settings[key]} must be at least 1")
+    manner_of(settings)
+    building.check(settings["sampling"], "sampling")
+    if settings["balanced"] and settings["labels"] is not None:
+        raise UserError(
+            f"labels={settings['labels']} says which classes, and balanced=true all of them: leave one out"
+        )
     device = choose_device(settings["device"])
     trained = load_trained(
         settings["checkpoint"], ema=settings["ema"], device=device, trust=settings["trust"]
     )
-    labels = _labels(trained, settings["labels"], settings["num"])
+    labels = _labels(trained, settings)
     out = Path(settings["out"] or _beside(trained, settings["seed"])).expanduser()
     make_folder(out, "out")
+    generator = checkpoint_generator(trained, settings)
     with user_errors():
         batch_size = settings["batch_size"]
-        made = generate(trained.sample, labels, seed=settings["seed"], batch_size=batch_size, device=device)
+        made = generate(
+            generator.sample,
+            labels,
+            seed=settings["seed"],
+            batch_size=batch_size,
+            device=device,
+            truncation=generator.truncation,
+        )
         batches = show_progress(made, -(-len(labels) // batch_size), "sampling")
         samples = torch.cat([images.cpu() for images, _ in batches])
-        origin = _origin(trained, settings["seed"], settings["ema"])
+        origin = _origin(trained, settings["seed"], generator.facts)
         if samples.ndim == 4:
             _write_images(out, to_uint8(samples), labels, trained, origin)
         else:
@@ -52,11 +69,13 @@ def sample(config: DictConfig) -> None:
     log.info("%d samples: %s", len(samples), out)
 
 
-def _labels(trained: Trained, asked: Sequence[int] | None, number: int) -> Tensor:
-    """One label a sample: those asked for in turn, else the data's frequencies in order of class."""
+def _labels(trained: Trained, settings: Mapping[str, Any]) -> Tensor:
+    """One label a sample: those asked for in turn, else the data's frequencies, or even ones, in order of class."""
+    asked, number = settings["labels"], settings["num"]
     classes = len(trained.class_counts)
     if asked is None:
-        return proportional_labels(trained.class_counts, number).sort().values
+        counts = manner_of(settings).classes(trained.class_counts)
+        return proportional_labels(counts, number).sort().values
     if not classes:
         raise UserError(f"labels={list(asked)}: {trained.path} is unconditional; leave labels out")
     wrong = [label for label in asked if not 0 <= label < classes]
@@ -71,8 +90,10 @@ def _beside(trained: Trained, seed: int) -> Path:
     return run / "generated" / f"{trained.path.stem}_seed{seed}"
 
 
-def _origin(trained: Trained, seed: int, ema: bool) -> dict[str, str]:
-    """What every picture says of itself."""
+def _origin(trained: Trained, seed: int, facts: Mapping[str, Any]) -> dict[str, str]:
+    """What every picture says of itself; how it was sampled, where that is out of the ordinary."""
+    manner = {key: facts.get(key) for key in ("truncation", "truncation_psi", "batch_norm", "sampling")}
+    unusual = {key: value for key, value in manner.items() if value not in (None, "running")}
     return {
         "synthetic": "true",
         "Software": "ganforge",
@@ -80,8 +101,9 @@ def _origin(trained: Trained, seed: int, ema: bool) -> dict[str, str]:
         "run": trained.run,
         "checkpoint_sha256": trained.sha256,
         "kimg": f"{trained.kimg:g}",
-        "weights": "ema" if ema else "raw",
+        "weights": facts["weights"],
         "seed": str(seed),
+        **{key: value if isinstance(value, str) else json.dumps(value) for key, value in unusual.items()},
     }
 
 

@@ -22,6 +22,12 @@ class ClipNormConfig:
 
 
 @dataclass
+class InitConfig:
+    path: str | None = None
+    strict: bool = MISSING
+
+
+@dataclass
 class FastConfig:
     all: bool = MISSING
     channels_last: bool | None = None
@@ -49,6 +55,8 @@ class TrainConfig:
     stop: dict[str, Any] = field(default_factory=dict)
     workers: int = MISSING
     fast: FastConfig = field(default_factory=FastConfig)
+    init: InitConfig = field(default_factory=InitConfig)
+    freeze_discriminator: Any = None
     resume: str | None = None
     num_classes: int = MISSING
     game: Any = MISSING
@@ -104,6 +112,9 @@ class EvaluateConfig:
     ema: bool = MISSING
     batch_norm: str = MISSING
     truncation: float | None = None
+    truncation_psi: float | None = None
+    balanced: bool = MISSING
+    sampling: Any = None
     latent_dim: int | None = None
     num_classes: int | None = None
     image_size: int | None = None
@@ -124,6 +135,11 @@ class SampleConfig:
     batch_size: int = MISSING
     seed: int = MISSING
     ema: bool = MISSING
+    batch_norm: str = MISSING
+    truncation: float | None = None
+    truncation_psi: float | None = None
+    balanced: bool = MISSING
+    sampling: Any = None
     device: str = MISSING
     trust: list[str] = field(default_factory=list)
 

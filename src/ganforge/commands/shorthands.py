@@ -15,9 +15,9 @@ SIDES = ("generated", "real", "held_out")
 def expand(command: str, words: Sequence[str]) -> list[str]:
     """The words with our shorthands spelled out.
 
-    stop.fid=20 is a key that is made as it is named; trainer.fast=true is fast.all=true, and metrics.extractor=digits
-    metrics=digits; metrics.compute=[fid,kid] chooses from a group inside a group; real=cifar10 is data@real=cifar10;
-    and prepare's word without a key is its source.
+    stop.fid=20 is a key that is made as it is named; trainer.fast=true is fast.all=true, init=RUN is init.path=RUN, and
+    metrics.extractor=digits metrics=digits; metrics.compute=[fid,kid] chooses from a group inside a group; real=cifar10
+    is data@real=cifar10; and prepare's word without a key is its source.
 
     Raises:
         UserError: a side that is both a data set and a file here, or several sources.
@@ -45,6 +45,8 @@ def _expand(command: str, word: str, groups: dict[str, list[str]], *, metrics_na
         return word
     if command in ("train", "profile") and key.startswith("stop."):
         return f"++{word}"
+    if command in ("train", "profile") and key == "init":
+        return f"init.path={value}"
     if key == "trainer.fast":
         return f"fast.all={value}"
     if key == "metrics.extractor" and value.isidentifier():

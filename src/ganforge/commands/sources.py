@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,8 @@ from ganforge.evaluation.evaluator import KnownStatistics, NonFiniteSamplesError
 from ganforge.evaluation.ranks import Ranks
 from ganforge.evaluation.sample import Model, Statistics
 from ganforge.evaluation.statistics_file import is_statistics_file, read_statistics
-from ganforge.games.sampling import (
-    GameModel,
-    Sampler,
-    batch_norms,
-    generate,
-    proportional_labels,
-    with_batch_norm,
-)
+from ganforge.games.sampling import GameModel, Manner, Sampler, generate, proportional_labels
+from ganforge.games.sampling_method import SamplingMethod, judged
 from ganforge.images import to_uint8
 from ganforge.networks.exported import load_exported
 from ganforge.progress import show_progress
@@ -158,31 +152,56 @@ def open_source(
     )
 
 
+def manner_of(settings: Mapping[str, Any]) -> Manner:
+    """How the settings want samples to be made.
+
+    Raises:
+        UserError: a setting that is out of range, or two that do not go together.
+    """
+    with user_errors():
+        manner = Manner(**{field.name: settings[field.name] for field in fields(Manner)})
+    if settings["sampling"] is not None and manner.truncation is not None:
+        raise UserError(
+            f"truncation={manner.truncation} bounds z, which sampling=... takes from all of its law: leave one of the "
+            "two out"
+        )
+    return manner
+
+
 def checkpoint_generator(trained: Trained, settings: Mapping[str, Any]) -> Generator:
     """A checkpoint's generator with the settings of sampling."""
+    game, manner, counts = trained.game, manner_of(settings), trained.class_counts
+    batch_size, facts = settings["batch_size"], {}
+    if manner.balanced and not counts:
+        raise UserError(f"balanced=true needs classes, and {trained.path} is unconditional: leave it out")
     with user_errors():
-        side = with_batch_norm(
-            trained.game,
-            trained.generator_side,
-            settings["batch_norm"],
-            trained.class_counts,
-            settings["batch_size"],
-        )
-    game = trained.game
+        side = manner.side(game, trained.generator_side, counts, batch_size)
+        sample: Sampler = lambda draws, labels: game.sample(draws, labels, side)  # noqa: E731
+        if settings["sampling"] is not None:
+            method: SamplingMethod = building.build(settings["sampling"], "sampling")
+            if not getattr(getattr(game, "loss", None), "estimates_density_ratio", False):
+                log.warning(
+                    "sampling by the discriminator takes its logits for the logarithm of a density ratio, which "
+                    "loss=%s does not teach it",
+                    type(getattr(game, "loss", None)).__name__,
+                )
+            sample = method(judged(game, side), manner.classes(counts), batch_size)
+            facts["sampling"] = {"method": type(method).__name__, **method.parameters()}
     return Generator(
         name=trained.path.name,
-        sample=lambda draws, labels: game.sample(draws, labels, side),
-        class_counts=trained.class_counts,
+        sample=sample,
+        class_counts=manner.classes(counts),
         class_names=trained.class_names,
         device=trained.device,
-        truncation=settings["truncation"],
-        model=GameModel(game, side, len(trained.class_counts), trained.device),
+        truncation=manner.truncation,
+        model=GameModel(game, side, len(counts), trained.device),
         facts={
             "source": f"{trained.path.name} of {trained.run}",
             "checkpoint_sha256": trained.sha256,
             "kimg": trained.kimg,
             "weights": "ema" if settings["ema"] else "raw",
-            "batch_norm": settings["batch_norm"] if batch_norms(trained.generator_side) else None,
+            **manner.facts(trained.generator_side, counts, batch_size),
+            **facts,
         },
     )
 
@@ -211,11 +230,17 @@ class _ExportedModel:
 def _exported(
     path: Path, settings: Mapping[str, Any], device: torch.device, class_counts: Sequence[int]
 ) -> Generator:
+    for key in ("truncation_psi", "sampling"):
+        if settings[key] is not None:
+            raise UserError(
+                f"{key}=... is for checkpoints: {path} holds a network that cannot be looked into"
+            )
     network = load_exported(path, settings["latent_dim"], settings["num_classes"]).to(device)
     model = _ExportedModel(network, device)
     if network.takes_labels and not model.num_classes:
         log.warning("%s takes labels, and gets 0 throughout: num_classes=... says how many it knows", path)
-    counts = class_counts if len(class_counts) == model.num_classes else [1] * model.num_classes
+    same = len(class_counts) == model.num_classes and not settings["balanced"]
+    counts = class_counts if same else [1] * model.num_classes
     return Generator(
         name=path.name,
         sample=model.sample,
@@ -224,7 +249,8 @@ def _exported(
         device=device,
         truncation=settings["truncation"],
         model=model,
-        facts={"source": path.name, "checkpoint_sha256": _sha256(path)},
+        facts={"source": path.name, "checkpoint_sha256": _sha256(path)}
+        | ({"labels": "balanced"} if settings["balanced"] and counts else {}),
     )
 
 

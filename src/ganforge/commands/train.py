@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from ganforge.commands import building, fast, slurm
 from ganforge.commands.checks import (
@@ -30,6 +31,7 @@ from ganforge.commands.checks import (
     check_packing,
     check_ranks,
     check_settings,
+    check_styles,
     device_of,
     devices_of,
 )
@@ -39,8 +41,10 @@ from ganforge.commands.processes import NothingToDoError, Team, leading, sharing
 from ganforge.commands.resuming import last_checkpoint, load_resumed, resumed_settings
 from ganforge.commands.run_folder import command_line, quoted, record_start, write_config
 from ganforge.commands.started import comes_after_the_first, started_together
+from ganforge.commands.transfer import start_from
 from ganforge.draws import derive_seed
 from ganforge.games.game import Game
+from ganforge.networks.freezing import freeze_
 from ganforge.training.callbacks.periodic import Periodic
 from ganforge.training.ema import EMA
 from ganforge.training.fit import fit
@@ -203,9 +207,21 @@ def _assemble(job: _Job, data: Any) -> _Parts:
     game = building.build(settings["game"], "game")
     check_discriminator(settings, game)
     check_packing(settings, game)
+    check_styles(settings, game)
     chosen = job.chosen or fast.choose(settings, game, data, device_of(settings["trainer"]))
     fast.apply(chosen, game)
-    module = _module(settings, game, data, chosen)
+    try:
+        frozen = freeze_(game.discriminator_side, settings.get("freeze_discriminator") or 0)
+    except ValueError as error:
+        raise UserError(f"freeze_discriminator={settings['freeze_discriminator']}: {error}") from error
+    module = _module(settings, game, data, chosen, frozen)
+    init = settings.get("init") or {}
+    if frozen and init.get("path") is None and job.checkpoint is None and not comes_after_the_first():
+        log.warning("freeze_discriminator without init=... freezes blocks that have learnt nothing")
+    if init.get("path") is not None and job.checkpoint is None:
+        said = start_from(init["path"], module, strict=init["strict"])
+        if not comes_after_the_first():
+            log.info("%s", said)
     run = _run(settings, job.folder, data, conditional)
     callbacks = [c for c in building.build(settings["callbacks"], "callbacks").values() if c]
     state = load_resumed(job.checkpoint, module, settings) if job.checkpoint else None
@@ -386,7 +402,9 @@ def _loggers(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: node for name, node in settings.items() if isinstance(node, dict)}
 
 
-def _module(settings: Mapping[str, Any], game: Game, data: Any, chosen: fast.Fast) -> AdversarialModule:
+def _module(
+    settings: Mapping[str, Any], game: Game, data: Any, chosen: fast.Fast, frozen: Sequence[nn.Module]
+) -> AdversarialModule:
     schedule = building.build(settings["schedule"], "schedule")
     optimizers = building.build(settings["optimizer"], "optimizer")
     if settings["fast"]["lazy_correction"]:
@@ -411,6 +429,7 @@ def _module(settings: Mapping[str, Any], game: Game, data: Any, chosen: fast.Fas
             accumulate=settings["accumulate"],
             flip=data.flip,
             channels_last=chosen.channels_last,
+            frozen=frozen,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
@@ -68,6 +69,97 @@ def generate(
             chunk = chunk.to(device)
             draws = Draws(seed, f"generate/{k}", truncation=truncation)
             yield sample(draws, chunk), chunk
+
+
+class StyleTruncated(nn.Module):
+    """A generator of styles whose styles are drawn towards their mean: mean + ψ (w - mean).
+
+    Each label has a mean of its own, a function of the weights alone.
+
+    Raises:
+        ValueError: a generator without styles.
+    """
+
+    means: Tensor
+
+    def __init__(self, generator_side: nn.Module, psi: float, num_classes: int) -> None:
+        super().__init__()
+        if not hasattr(generator_side, "mean_style"):
+            raise ValueError(
+                f"truncation_psi={psi}: {type(generator_side).__module__} has no styles, as model=stylegan2 has; "
+                "truncation=... bounds z"
+            )
+        self.latent_dim = int(generator_side.latent_dim)  # type: ignore[arg-type]
+        self.generator_side = generator_side
+        self.psi = psi
+        device = next(generator_side.parameters()).device
+        labels = torch.arange(max(1, num_classes), device=device)
+        self.register_buffer("means", generator_side.mean_style(labels))  # type: ignore[operator]
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        images: Tensor = self.generator_side(z, labels, truncation=self.psi, mean=self.means[labels])
+        return images
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How samples are made of a generator's weights.
+
+    Args:
+        truncation: bound of |z|, above 0; None for none.
+        truncation_psi: share of a style's distance from the mean that it keeps (Karras et al. 2019, appendix B), for
+            generators of styles; None for all of it.
+        batch_norm: which statistics batch norm takes, see `with_batch_norm`.
+        balanced: as many samples of each class, in place of the data's frequencies.
+
+    Raises:
+        ValueError: a number outside its range.
+    """
+
+    truncation: float | None = None
+    truncation_psi: float | None = None
+    batch_norm: BatchNormMode = "running"
+    balanced: bool = False
+
+    def __post_init__(self) -> None:
+        if self.truncation is not None and not self.truncation > 0:
+            raise ValueError(f"truncation={self.truncation} must be greater than 0")
+        if self.truncation_psi is not None and not 0 <= self.truncation_psi <= 1:
+            raise ValueError(f"truncation_psi={self.truncation_psi} must be from 0 to 1")
+        if self.batch_norm not in get_args(BatchNormMode):
+            raise ValueError(
+                f"batch_norm={self.batch_norm} is not known: it can be {', '.join(get_args(BatchNormMode))}"
+            )
+
+    def classes(self, class_counts: Sequence[int]) -> list[int]:
+        """In whose proportions samples are made: those of the data, or one of each."""
+        return [1] * len(class_counts) if self.balanced else list(class_counts)
+
+    def side(
+        self, game: Game, generator_side: nn.Module, class_counts: Sequence[int], batch_size: int
+    ) -> nn.Module:
+        """The generator side that makes such samples; itself where nothing is asked of it."""
+        side = with_batch_norm(game, generator_side, self.batch_norm, self.classes(class_counts), batch_size)
+        return (
+            side
+            if self.truncation_psi is None
+            else StyleTruncated(side, self.truncation_psi, len(class_counts))
+        )
+
+    def facts(
+        self, generator_side: nn.Module, class_counts: Sequence[int], batch_size: int
+    ) -> dict[str, Any]:
+        """For the protocol stamp; what was not asked for leaves no trace in it."""
+        facts: dict[str, Any] = {
+            "labels": ("balanced" if self.balanced else "the data's frequencies") if class_counts else None,
+            "truncation": self.truncation,
+            "batch_norm": self.batch_norm if batch_norms(generator_side) else None,
+        }
+        if self.truncation_psi is not None:
+            facts["truncation_psi"] = self.truncation_psi
+        if facts["batch_norm"] in ("standing", "batch"):
+            facts["batch_size"] = batch_size  # then a sample depends on it
+        return facts
 
 
 @torch.no_grad()

@@ -21,6 +21,9 @@ class Loss(ABC):
     generator_uses_real: ClassVar[bool] = False
     """The generator's loss also reads `real_logits`; the others ignore it, and it may be None for them."""
 
+    estimates_density_ratio: ClassVar[bool] = False
+    """The best discriminator's logits are log p_data / p_generator: sampling may go by them."""
+
     undecided_at_zero: bool = True
     """A logit of 0 says neither real nor fake, and its sign is the discriminator's verdict. Where not, logits have
     another middle, or none of their own."""

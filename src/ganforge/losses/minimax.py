@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -16,6 +18,8 @@ class Minimax(Loss):
 
     G's gradient vanishes where D is sure of itself: `NonSaturating` is the form that trains.
     """
+
+    estimates_density_ratio: ClassVar[bool] = True
 
     def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return softplus(-real_logits).mean() + softplus(fake_logits).mean()

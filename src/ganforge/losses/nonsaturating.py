@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -14,6 +16,8 @@ class NonSaturating(Loss):
     L_D = -E[log D(x)] - E[log(1 - D(G(z)))] = E[softplus(-r)] + E[softplus(f)]
     L_G = -E[log D(G(z))]                    = E[softplus(-f)]
     """
+
+    estimates_density_ratio: ClassVar[bool] = True
 
     def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return softplus(-real_logits).mean() + softplus(fake_logits).mean()

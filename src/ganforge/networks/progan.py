@@ -135,6 +135,12 @@ class Discriminator(Growing):
         self.linear = EqualizedLinear(widths[0] * 4 * 4, widths[0])
         self.head = (head or Projection)(widths[0], num_classes, equalized)
 
+    @property
+    def names_in_order(self) -> list[str]:
+        """Its parts from the largest images to the logits, which is not how they are numbered."""
+        levels = [name for n in range(self.levels, 0, -1) for name in (f"from_image.{n}", f"blocks.{n - 1}")]
+        return [*levels, "from_image.0", "conv", "linear", "head"]
+
     def features(self, images: Tensor) -> Tensor:
         """images (B, C, H, W), of the final size or of the stage's -> what the head sees, (B, D)."""
         level, alpha = self.stage()

@@ -177,15 +177,18 @@ class Generator(nn.Module):
         self.mapping = Mapping(latent_dim, num_classes, w_dim, depth)
         self.synthesis = Synthesis(widths_of_levels(image_size, width, max_width), channels, w_dim)
 
-    def forward(self, z: Tensor, labels: Tensor, truncation: float = 1.0) -> Tensor:
+    def forward(
+        self, z: Tensor, labels: Tensor, truncation: float = 1.0, mean: Tensor | None = None
+    ) -> Tensor:
         """z float (B, latent_dim), labels int64 (B,) -> images (B, C, H, W).
 
         Args:
             truncation: ψ; the style is mean + ψ (w - mean), the image of less variety (arXiv:1812.04948, appendix B).
+            mean: (B, w_dim), what `mean_style` gives where it is known already.
         """
         w: Tensor = self.mapping(z, labels)
         if truncation != 1:
-            w = self.mean_style(labels).lerp(w, truncation)
+            w = (self.mean_style(labels) if mean is None else mean).lerp(w, truncation)
         if self.training and self.mixing > 0:
             w = self._mixed(w, torch.randn_like(z), labels)
         images: Tensor = self.synthesis(w)

@@ -21,7 +21,7 @@ def clip_(parameters: Iterable[Tensor], limit: float) -> None:
 
 
 class WeightClipping(Projection):
-    """w <- clamp(w, -clip, clip) for all of the discriminator's parameters after each of its steps.
+    """w <- clamp(w, -clip, clip) for all of the discriminator's parameters that learn, after each of its steps.
 
     Args:
         clip: the largest size of a parameter, above 0; 0.01 in the paper.
@@ -39,4 +39,4 @@ class WeightClipping(Projection):
         self.clip = clip
 
     def project_(self, discriminator: nn.Module) -> None:
-        clip_(discriminator.parameters(), self.clip)
+        clip_((p for p in discriminator.parameters() if p.requires_grad), self.clip)

@@ -43,6 +43,7 @@ class AdversarialModule(LightningModule):
         flip: whether real images are mirrored at random.
         gradient_norm_every: rounds between measurements of both gradient norms.
         channels_last: whether real images are handed on in that order in memory.
+        frozen: modules of the players whose parameters ask for no gradient and whose buffers stay as they are.
 
     Attributes:
         step_seconds: how long one of Lightning's steps may go on with further rounds. What Lightning does between two
@@ -67,6 +68,7 @@ class AdversarialModule(LightningModule):
         flip: bool = False,
         gradient_norm_every: int = 8,
         channels_last: bool = False,
+        frozen: Sequence[nn.Module] = (),
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -86,6 +88,8 @@ class AdversarialModule(LightningModule):
         self.flip = flip
         self.gradient_norm_every = gradient_norm_every
         self.channels_last = channels_last
+        self.frozen = tuple(frozen)
+        self.train(self.training)
         self.run: Run | None = None
         self.step_seconds = 0.0
         self.interruptions: Sequence[Callable[[AdversarialModule, Run], bool]] = ()
@@ -105,6 +109,13 @@ class AdversarialModule(LightningModule):
     @property
     def kimg(self) -> float:
         return self.images_seen / 1000
+
+    def train(self, mode: bool = True) -> AdversarialModule:
+        """Frozen modules stay in evaluation mode: batch norm gathers nothing, spectral norm iterates no further."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
 
     def configure_optimizers(self) -> list[Optimizer]:
         optimizers = [player.start(self._parameters_of[side]) for side, player in self.players.items()]

@@ -12,7 +12,14 @@ from lightning import Trainer
 from ganforge.evaluation.evaluator import NonFiniteSamplesError
 from ganforge.evaluation.ranks import Ranks
 from ganforge.evaluation.stamp import Stamp, protocol
-from ganforge.games.sampling import GameModel, batch_norms, generate, proportional_labels, sampler
+from ganforge.games.sampling import (
+    BatchNormMode,
+    GameModel,
+    Manner,
+    generate,
+    proportional_labels,
+    sampler,
+)
 from ganforge.training.callbacks.periodic import Periodic
 from ganforge.training.meter import NonFiniteLossError
 from ganforge.training.module import AdversarialModule
@@ -32,11 +39,21 @@ class Evaluation(Periodic):
     Args:
         every_kimg: period; 0 for the end only.
         batch_size: samples generated at a time.
+        truncation, truncation_psi, batch_norm, balanced: how samples are made, see `Manner`.
     """
 
-    def __init__(self, every_kimg: float = 50.0, batch_size: int = 256) -> None:
+    def __init__(
+        self,
+        every_kimg: float = 50.0,
+        batch_size: int = 256,
+        truncation: float | None = None,
+        truncation_psi: float | None = None,
+        batch_norm: BatchNormMode = "running",
+        balanced: bool = False,
+    ) -> None:
         super().__init__(every_kimg)
         self.batch_size = batch_size
+        self.manner = Manner(truncation, truncation_psi, batch_norm, balanced)
 
     def due(self, module: AdversarialModule, run: Run) -> bool:
         # A run that is asked to stop does so at once; its scores come after it is resumed.
@@ -72,18 +89,20 @@ class Evaluation(Periodic):
             _write(run.folder / "scores.json", result)
 
     def _score(self, module: AdversarialModule, run: Run, number: int) -> tuple[dict[str, float], Stamp]:
-        labels = proportional_labels(run.class_counts, number)
+        labels = proportional_labels(self.manner.classes(run.class_counts), number)
+        side = self.manner.side(module.game, module.ema.average, run.class_counts, self.batch_size)
         ranks = Ranks.current()
         batches = generate(
-            sampler(module.game, module.ema.average),
+            sampler(module.game, side),
             labels,
             seed=run.seed,
             batch_size=self.batch_size,
             device=module.device,
+            truncation=self.manner.truncation,
             rank=ranks.rank,
             ranks=ranks.size,
         )
-        model = GameModel(module.game, module.ema.average, len(run.class_counts), module.device)
+        model = GameModel(module.game, side, len(run.class_counts), module.device)
         try:
             scores = run.evaluator.evaluate(batches, conditional=bool(run.class_counts), model=model)
         except NonFiniteSamplesError as error:
@@ -93,10 +112,8 @@ class Evaluation(Periodic):
             "num_samples": number,
             "seed": run.seed,
             "kimg": module.kimg,
-            "labels": "the data's frequencies" if run.class_counts else None,
             "weights": "ema",
-            "batch_norm": "running" if batch_norms(module.ema.average) else None,
-            "truncation": None,
+            **self.manner.facts(module.ema.average, run.class_counts, self.batch_size),
         }
         return scores, {"protocol": protocol(stamp), **stamp}
 

@@ -11,6 +11,7 @@ from lightning import Trainer
 from torch import Tensor
 
 from ganforge.draws import Draws
+from ganforge.games.sampling import Manner
 from ganforge.images import grid, read_png, save_animation, save_png, scatter, to_uint8
 from ganforge.training.callbacks.periodic import Periodic
 from ganforge.training.module import AdversarialModule
@@ -30,6 +31,7 @@ class Samples(Periodic):
         rows: rows where there are no classes, and the most rows where there are.
         points: how many samples of 2-D data.
         animation: file in the run's folder, `.webp` or `.gif`; None for none.
+        truncation, truncation_psi: bounds of z and of styles, see `Manner`.
     """
 
     at_start = True
@@ -41,12 +43,15 @@ class Samples(Periodic):
         rows: int = 10,
         points: int = 2000,
         animation: str | None = "samples.webp",
+        truncation: float | None = None,
+        truncation_psi: float | None = None,
     ) -> None:
         super().__init__(every_kimg)
         self.columns = columns
         self.rows = rows
         self.points = points
         self.animation = animation
+        self.manner = Manner(truncation, truncation_psi)
 
     def act(self, trainer: Trainer, module: AdversarialModule, run: Run) -> None:
         if not trainer.is_global_zero:
@@ -72,11 +77,14 @@ class Samples(Periodic):
             else torch.zeros(rows * self.columns)
         )
         labels = labels.to(device=module.device, dtype=torch.int64)
-        samples = module.game.sample(Draws(run.seed, "samples"), labels, module.ema.average)
+        side = self.manner.side(module.game, module.ema.average, run.class_counts, len(labels))
+        draws = Draws(run.seed, "samples", truncation=self.manner.truncation)
+        samples = module.game.sample(draws, labels, side)
         if samples.ndim == 4:
             return grid(to_uint8(samples).cpu(), columns=self.columns)
         labels = torch.zeros(self.points, dtype=torch.int64, device=module.device)
-        points = module.game.sample(Draws(run.seed, "samples"), labels, module.ema.average).cpu()
+        draws = Draws(run.seed, "samples", truncation=self.manner.truncation)
+        points = module.game.sample(draws, labels, side).cpu()
         reference = points if run.real_points is None else run.real_points
         return scatter(points, extent=1.3 * reference.abs().max().item(), reference=run.real_points)
 
