@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from torch import nn
 
 from ganforge.augmentations.augmentation import Augmentation
@@ -56,6 +57,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     ):
         building.check(settings[key], key)
     _check_trainer(settings["trainer"])
+    _check_game(settings["game"])
     for key in ("total_kimg", "batch_size"):
         if not 0 < settings[key] < math.inf:
             raise UserError(f"{key}={settings[key]:g} must be greater than 0 and finite")
@@ -72,6 +74,15 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         )
     if settings["workers"] < 0:
         raise UserError(f"workers={settings['workers']} must be at least 0 (0: no other processes)")
+
+
+def _check_game(config: Mapping[str, Any]) -> None:
+    """Nothing is asked for that the game has no part for, and would be left out in silence."""
+    game = building.target_of(config, "game") if "_target_" in config else None
+    asked = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    for word in asked:
+        if word.split("=")[0] in getattr(game, "has_no_part_for", ()):
+            raise UserError(f"{word}: {game.__name__} has no part for it; leave it out")  # type: ignore[union-attr]
 
 
 def _check_trainer(trainer: Mapping[str, Any]) -> None:
@@ -177,6 +188,11 @@ def check_ranks(settings: Mapping[str, Any]) -> int:
 
 
 def check_conditional(settings: Mapping[str, Any], data: Any) -> bool:
+    game = building.target_of(settings["game"], "game") if "_target_" in settings["game"] else None
+    if settings["conditional"] and not getattr(game, "takes_labels", True):
+        raise UserError(
+            f"conditional=true: {game.__name__} is played without labels; leave it out"  # type: ignore[union-attr]
+        )
     if settings["conditional"] and data.num_classes == 0:
         raise UserError(
             f"conditional=true needs labels, and {data.name} has none: leave conditional=true out, or use data with "

@@ -87,6 +87,11 @@ def _check(fast: Fast, settings: Mapping[str, Any], game: Game, data: Any, devic
             "fast.compile=true does not go with spectral norm and two passes of the discriminator before one "
             "backward: add fast.fused_pass=true"
         )
+    if fast.compile and _spectral_norm(side) and getattr(game, "judges_again", False):
+        raise UserError(
+            f"fast.compile=true does not go with spectral norm in {type(game).__name__}, whose discriminator is asked "
+            "twice before it is differentiated: fast.compile=false"
+        )
     parts = getattr(game, "penalties", {}).items()
     penalties = [name for name, part in parts if isinstance(part, CriticPenalty | GeneratorPenalty)]
     if fast.compile and _spectral_norm(side) and penalties:

@@ -1,13 +1,15 @@
-"""What the YAML files compute: `${classes:}`, `${critic_norm:}`, `${packed:}`, `${times:}` and `${slurm_or:}`."""
+"""What the YAML files compute: `${classes:}`, `${critic_norm:}`, `${packed:}`, `${partial:}` and other small things."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from ganforge.commands.building import target_of, targets
+from ganforge.commands.errors import UserError
 from ganforge.commands.slurm import folder_name
 
 
@@ -15,13 +17,30 @@ def register() -> None:
     OmegaConf.register_new_resolver("classes", _classes, replace=True)
     OmegaConf.register_new_resolver("critic_norm", _critic_norm, replace=True)
     OmegaConf.register_new_resolver("packed", _packed, replace=True)
+    OmegaConf.register_new_resolver("partial", _partial, replace=True)
     OmegaConf.register_new_resolver("slurm_or", folder_name, replace=True)
     OmegaConf.register_new_resolver("times", lambda a, b: float(a) * float(b), replace=True)
 
 
-def _classes(conditional: bool | None, num_classes: int | None) -> int:
+def _classes(conditional: bool | None, num_classes: int | None, *, _root_: DictConfig) -> int:
     """How many classes the networks are told of: the data's, unless the run is unconditional."""
-    return 0 if conditional is False else (num_classes or 0)
+    if conditional is None:
+        conditional = not getattr(_game(_root_), "unsupervised", False)
+    return (num_classes or 0) if conditional else 0
+
+
+def _game(config: DictConfig) -> Any:
+    """The class of the game, as far as it is known."""
+    node = config._get_node("game")  # not resolved: what it holds may ask for this
+    name = node.get("_target_") if isinstance(node, DictConfig) and OmegaConf.is_dict(node) else None
+    with contextlib.suppress(UserError):  # said where the game is built
+        return target_of({"_target_": name}, "game") if name else None
+    return None
+
+
+def _partial(node: Any) -> dict[str, Any]:
+    """A part's configuration such that the part is made by whoever is handed it, maybe more than once."""
+    return {**OmegaConf.to_container(node, resolve=True), "_partial_": True}  # type: ignore[dict-item]
 
 
 def _critic_norm(preferred: str, *, _root_: DictConfig) -> str:

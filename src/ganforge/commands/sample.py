@@ -18,11 +18,14 @@ from ganforge.commands.configuration import plain
 from ganforge.commands.errors import UserError, user_errors
 from ganforge.commands.run_folder import make_folder
 from ganforge.commands.sources import checkpoint_generator, manner_of
+from ganforge.draws import Draws
 from ganforge.games.sampling import generate, proportional_labels
 from ganforge.images import grid, save_png, scatter, to_uint8
 from ganforge.progress import show_progress
 
 log = logging.getLogger("ganforge")
+
+_ROWS = 10  # of the grids that some games have beside their samples
 
 
 def sample(config: DictConfig) -> None:
@@ -64,6 +67,7 @@ def sample(config: DictConfig) -> None:
         origin = _origin(trained, settings["seed"], generator.facts)
         if samples.ndim == 4:
             _write_images(out, to_uint8(samples), labels, trained, origin)
+            _write_pictures(out, labels[:_ROWS].to(device), settings["seed"], trained, origin)
         else:
             _write_points(out, samples, origin)
     log.info("%d samples: %s", len(samples), out)
@@ -120,6 +124,16 @@ def _write_images(
     save_png(
         out / "grid.png", grid(images, columns=columns), {**origin, "labels": json.dumps(labels.tolist())}
     )
+
+
+@torch.no_grad()
+def _write_pictures(out: Path, labels: Tensor, seed: int, trained: Trained, origin: dict[str, str]) -> None:
+    """What else the game has to show, a grid each."""
+    shown = trained.game.pictures(Draws(seed, "pictures"), labels, trained.generator_side)
+    for name, images in shown.items():
+        save_png(
+            out / f"{name}.png", grid(to_uint8(images.flatten(0, 1)).cpu(), columns=images.shape[1]), origin
+        )
 
 
 def _write_points(out: Path, points: Tensor, origin: dict[str, str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -45,6 +46,15 @@ class Game(nn.Module, ABC):
     Everything the generator's optimizer steps lives in `generator_side`, everything the discriminator's steps in
     `discriminator_side`: a game with an encoder or with two generators puts them in an `nn.ModuleDict`.
     """
+
+    unsupervised: ClassVar[bool] = False
+    """Plays without labels where the data has them, unless conditional=true asks for them."""
+
+    takes_labels: ClassVar[bool] = True
+    """Whether conditional=true has a meaning."""
+
+    has_no_part_for: ClassVar[tuple[str, ...]] = ()
+    """Groups of settings that other games take and this one does not."""
 
     generator_side: nn.Module
     discriminator_side: nn.Module
@@ -89,3 +99,19 @@ class Game(nn.Module, ABC):
         Args:
             generator_side: weights to use in place of the game's own, such as their moving average.
         """
+
+    def pictures(
+        self,
+        draws: Draws,
+        labels: Tensor,
+        generator_side: nn.Module | None = None,
+        real: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """What else there is to look at, by name: float32 images (rows, columns, C, H, W) in [-1, 1].
+
+        Args:
+            labels: int64 (n,); n is how many rows, or columns, there shall be.
+            generator_side: as in `sample`.
+            real: images (n, C, H, W) of the data with these labels; None where they are not at hand.
+        """
+        return {}

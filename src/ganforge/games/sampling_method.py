@@ -56,7 +56,8 @@ def judged(game: Game, generator_side: nn.Module) -> Judged:
             one by one.
     """
     own = isinstance(game, Synthesis) and all(
-        getattr(type(game), name) is getattr(Synthesis, name) for name in ("sample", "_latents", "_fakes")
+        getattr(type(game), name) is getattr(Synthesis, name)
+        for name in ("sample", "_latents", "_fakes", "_told")
     )
     if not own:
         raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,20 @@ from ganforge.penalties.penalty import (
     Scene,
 )
 from ganforge.schedules import Value, ends, value_at
+
+
+class Seen(NamedTuple):
+    """What the discriminator saw in a step, and what it made of it.
+
+    Attributes:
+        images: as it was shown them, augmented.
+        features: its features of them, float32 (B, D).
+        z: that the step's fakes were made of, float32 (B, latent_dim).
+    """
+
+    images: Tensor
+    features: Tensor
+    z: Tensor
 
 
 class Synthesis(Game):
@@ -64,6 +78,9 @@ class Synthesis(Game):
             `packing` below 1.
     """
 
+    reads_features: ClassVar[bool] = False
+    """Whether a kind of game has terms of its own, read off the discriminator's features."""
+
     fused_pass = False
     reuse_fakes = False
 
@@ -88,11 +105,13 @@ class Synthesis(Game):
                 f"with {type(loss).__name__}: another loss=..., or augment.target=null and a fixed augment.p=..."
             )
         self.augmentation = augmentation
-        if isinstance(generator, Growing) != isinstance(discriminator, Growing):
+        of_generator, of_discriminator = _growing(generator), _growing(discriminator)
+        if bool(of_generator) != bool(of_discriminator):
             raise ValueError(
                 f"of {type(generator).__module__} and {type(discriminator).__module__} one grows in training: both "
                 "have to, as in model=progan"
             )
+        self._that_grow = of_generator + of_discriminator
         head = getattr(discriminator, "head", None)
         self._head = head if isinstance(head, Head) and head.has_terms else None
         stands_for = self._head.adversarial_as if self._head is not None else None
@@ -112,6 +131,7 @@ class Synthesis(Game):
         if packing < 1:
             raise ValueError(f"packing={packing}: the discriminator sees at least 1 image at a time")
         self.packing = packing
+        self._reads_features = self._head is not None or self.reads_features
         self._compiled: dict[str, Callable[..., Tensor]] = {}
         self._kept: tuple[Tensor, Tensor] | None = None
 
@@ -133,18 +153,19 @@ class Synthesis(Game):
             z, raw_fake = self._fakes(turn.draws, labels)
         if kept:
             self._kept, raw_fake = (z, raw_fake), raw_fake.detach()
-        real = self._shown(self._taken_for_real(batch["images"], labels, turn), turn)
-        fake = self._shown(raw_fake, turn)
+        taken = self._taken_for_real(batch["images"], labels, turn)
+        real = self._told(self._shown(taken, turn), self._codes_of_real(taken, z))
+        fake = self._told(self._shown(raw_fake, turn), z)
         real_logits, fake_logits, *features = self._judge_both(real, fake, labels)
-        turn.observe("real_logits", real_logits)
-        turn.observe("fake_logits", fake_logits)
-        turn.observe("accuracy_real", real_logits > 0)
-        turn.observe("accuracy_fake", fake_logits < 0)
+        self._observe(turn, real_logits, fake_logits)
         terms: Terms = {}
         if self._loss is not None:
-            terms["adversarial"] = self._loss.discriminator_loss(real_logits, fake_logits)
+            terms["adversarial"] = self._discriminator_loss(real_logits, fake_logits)
         if self._head is not None:
             terms |= self._head.discriminator_terms(features[0], features[1], labels)
+        if self.reads_features:
+            real_seen, fake_seen = Seen(real, features[0], z), Seen(fake, features[1], z)
+            terms |= self._further_discriminator_terms(real_seen, fake_seen, turn)
         if self.augmentation is not None:
             for name, value in self.augmentation.observe(real_logits.detach(), turn.images_seen).items():
                 turn.observe(name, value)
@@ -167,16 +188,16 @@ class Synthesis(Game):
         labels = batch["labels"]
         z, raw_fake = self._fakes(turn.draws, labels) if self._kept is None else self._kept
         self._kept = None
-        fake_logits, *features = self._judge(self._shown(raw_fake, turn), labels)
-        real_logits = None
-        if self.loss.generator_uses_real:
-            with torch.no_grad():
-                real_logits, *_ = self._judge(self._shown(batch["images"], turn), labels)
+        fake = self._told(self._shown(raw_fake, turn), z)
+        fake_logits, *features = self._judge(fake, labels)
+        real_logits = self._real_logits_for_generator(batch, turn)
         terms: Terms = {}
         if self._loss is not None:
-            terms["adversarial"] = self._loss.generator_loss(*self._best(real_logits, fake_logits, turn))
+            terms["adversarial"] = self._generator_loss(*self._best(real_logits, fake_logits, turn))
         if self._head is not None:
             terms |= self._head.generator_terms(features[0], labels)
+        if self.reads_features:
+            terms |= self._further_generator_terms(Seen(fake, features[0], z), turn)
 
         def term_of(penalty: Penalty) -> Tensor | None:
             if isinstance(penalty, GeneratorPenalty):
@@ -186,6 +207,41 @@ class Synthesis(Game):
             return None
 
         return terms | self._due_terms(term_of, turn, labels.device)
+
+    def _further_discriminator_terms(self, real: Seen, fake: Seen, turn: Turn) -> Terms:
+        """Terms of a game that `reads_features`, beside the adversarial one; no gradient reaches the generator."""
+        return {}
+
+    def _further_generator_terms(self, fake: Seen, turn: Turn) -> Terms:
+        """Likewise the generator's."""
+        return {}
+
+    def _discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        return self.loss.discriminator_loss(real_logits, fake_logits)
+
+    def _generator_loss(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+        return self.loss.generator_loss(real_logits, fake_logits)
+
+    def _real_logits_for_generator(self, batch: Batch, turn: Turn) -> Tensor | None:
+        if not self.loss.generator_uses_real:
+            return None
+        with torch.no_grad():
+            real_logits, *_ = self._judge(self._shown(batch["images"], turn), batch["labels"])
+        return real_logits
+
+    def _observe(self, turn: Turn, real_logits: Tensor, fake_logits: Tensor) -> None:
+        turn.observe("real_logits", real_logits)
+        turn.observe("fake_logits", fake_logits)
+        turn.observe("accuracy_real", real_logits > 0)
+        turn.observe("accuracy_fake", fake_logits < 0)
+
+    def _codes_of_real(self, images: Tensor, z: Tensor) -> Tensor:
+        """What stands beside real images where z stands beside fakes, in games that judge pairs."""
+        return z
+
+    def _told(self, shown: Tensor, codes: Tensor) -> Tensor:
+        """What the discriminator takes for images: in games that judge pairs, images with their codes."""
+        return shown
 
     def after_discriminator_step(self) -> None:
         for _, penalty in self._penalties():
@@ -216,18 +272,22 @@ class Synthesis(Game):
 
     def _critic(self, labels: Tensor) -> Callable[[Tensor], Tensor]:
         # Never the compiled one, which is differentiable only once.
-        return lambda images: _at_least_float32(self.discriminator_side(images, labels[:: self.packing]))
+        return lambda images: at_least_float32(self.discriminator_side(images, labels[:: self.packing]))
 
     def _scene(self, batch: Batch, z: Tensor, fake: Tensor) -> Scene:
         labels = batch["labels"]
 
         def critic(images: Tensor) -> Tensor:
-            return self._critic(labels)(self._packed(images))
+            return self._critic(labels)(self._told(self._packed(images), z))
 
         def features(images: Tensor) -> Tensor:
-            return _at_least_float32(self.discriminator_side.features(self._packed(images)))  # type: ignore[operator]
+            return self._image_features(self._packed(images), labels)
 
         return Scene(self.generator_side, critic, features, labels, batch["images"], z, fake)
+
+    def _image_features(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Of images alone, (B, D); never compiled, so that they can be differentiated twice."""
+        return at_least_float32(self.discriminator_side.features(images))  # type: ignore[operator]
 
     def _best(
         self, real_logits: Tensor | None, fake_logits: Tensor, turn: Turn
@@ -245,7 +305,7 @@ class Synthesis(Game):
 
     def sample(self, draws: Draws, labels: Tensor, generator_side: nn.Module | None = None) -> Tensor:
         generator = self.generator_side if generator_side is None else generator_side
-        return _at_least_float32(generator(self._latents(draws, labels), labels))
+        return at_least_float32(generator(self._latents(draws, labels), labels))
 
     def compile_players(self) -> None:
         """Compiles both networks' forward passes for training; names of weights stay as they are."""
@@ -254,21 +314,19 @@ class Synthesis(Game):
             "generator": torch.compile(self.generator_side.forward),
             "discriminator": torch.compile(self.discriminator_side.forward),
         }
-        if self._head is not None:
+        if self._reads_features:
             self._compiled["features"] = torch.compile(self.discriminator_side.features)  # type: ignore[arg-type]
 
     def _at_this_time(self, batch: Batch, turn: Turn) -> Batch:
         """The batch with images of the size that the players have grown to by now."""
-        for side in (self.generator_side, self.discriminator_side):
-            if isinstance(side, Growing):
-                side.grow(turn.images_seen)
-        side = self.discriminator_side
-        return {**batch, "images": side.shrunk(batch["images"])} if isinstance(side, Growing) else batch
+        for network in self._that_grow:
+            network.grow(turn.images_seen)
+        return {**batch, "images": self._that_grow[-1].shrunk(batch["images"])} if self._that_grow else batch
 
     def _fakes(self, draws: Draws, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Latents and what the generator makes of them."""
         z = self._latents(draws, labels)
-        return z, _at_least_float32(self._compiled.get("generator", self.generator_side)(z, labels))
+        return z, at_least_float32(self._compiled.get("generator", self.generator_side)(z, labels))
 
     def _latents(self, draws: Draws, labels: Tensor) -> Tensor:
         return draws.normal(len(labels), self.latent_dim, device=labels.device)
@@ -286,7 +344,7 @@ class Synthesis(Game):
         if self.augmentation is None:
             return self._packed(images)
         with torch.autocast(images.device.type, enabled=False):
-            augmented: Tensor = self.augmentation(_at_least_float32(images), turn.draws, turn.images_seen)
+            augmented: Tensor = self.augmentation(at_least_float32(images), turn.draws, turn.images_seen)
         return self._packed(augmented.to(images.dtype))
 
     def _packed(self, images: Tensor) -> Tensor:
@@ -296,13 +354,17 @@ class Synthesis(Game):
     def _judge(self, images: Tensor, labels: Tensor) -> list[Tensor]:
         """Logits (B,), or a pack's each, and the features (B, D) where the head asks for them."""
         labels = labels[:: self.packing]
-        if self._head is None:
+        if not self._reads_features:
             discriminator = self._compiled.get("discriminator", self.discriminator_side)
-            return [_at_least_float32(discriminator(images, labels))]
-        extract: Any = self._compiled.get("features", self.discriminator_side.features)
-        features = _at_least_float32(extract(images))
+            return [at_least_float32(discriminator(images, labels))]
+        features = self._features(images)
+        head: Any = self.discriminator_side.head
         with torch.autocast(images.device.type, enabled=False):
-            return [self._head(features, labels), features]
+            return [head(features, labels), features]
+
+    def _features(self, images: Tensor) -> Tensor:
+        extract: Any = self._compiled.get("features", self.discriminator_side.features)
+        return at_least_float32(extract(images))
 
     def _judge_both(self, real: Tensor, fake: Tensor, labels: Tensor) -> list[Tensor]:
         """Logits of real and fake images, then the features of both where the head asks for them."""
@@ -313,6 +375,11 @@ class Synthesis(Game):
         return [tensor for pair in both for tensor in pair]
 
 
-def _at_least_float32(tensor: Tensor) -> Tensor:
+def _growing(network: nn.Module) -> list[Growing]:
+    """The growing networks in it, or itself."""
+    return [module for module in network.modules() if isinstance(module, Growing)]
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
     """Losses and penalties are computed in float32 where the networks ran in bfloat16."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

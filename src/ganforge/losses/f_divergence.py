@@ -56,6 +56,7 @@ class FDivergence(Loss):
         self.saturating = saturating
         self._activation, self._conjugate = PAIRS[divergence]
         # Real and fake are as likely where g(v) = f'(1), which is at v = 0 but for this one.
+        self.middle = 1.0 if divergence == "kl" else 0.0
         self.undecided_at_zero = divergence != "kl"
 
     def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:

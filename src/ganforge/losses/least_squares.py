@@ -24,6 +24,7 @@ class LeastSquares(Loss):
         self.a = a
         self.b = b
         self.c = c
+        self.middle = (a + b) / 2
         self.undecided_at_zero = a + b == 0
 
     def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:

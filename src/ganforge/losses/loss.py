@@ -28,6 +28,9 @@ class Loss(ABC):
     """A logit of 0 says neither real nor fake, and its sign is the discriminator's verdict. Where not, logits have
     another middle, or none of their own."""
 
+    middle: float = 0.0
+    """The logit that says neither; of losses whose `generator_uses_real` none is asked for."""
+
     @abstractmethod
     def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """Scalar the discriminator minimises."""

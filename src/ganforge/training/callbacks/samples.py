@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning import Trainer
 from torch import Tensor
 
 from ganforge.draws import Draws
+from ganforge.games.game import Game
 from ganforge.games.sampling import Manner
-from ganforge.images import grid, read_png, save_animation, save_png, scatter, to_uint8
+from ganforge.images import grid, read_png, save_animation, save_png, scatter, to_float, to_uint8
 from ganforge.training.callbacks.periodic import Periodic
 from ganforge.training.module import AdversarialModule
 from ganforge.training.run import Run
@@ -56,16 +58,19 @@ class Samples(Periodic):
     def act(self, trainer: Trainer, module: AdversarialModule, run: Run) -> None:
         if not trainer.is_global_zero:
             return
-        picture = self._picture(module, run)
+        picture, others = self._picture(module, run), self._others(module, run, trainer)
         folder = run.folder / "samples"
         try:
             folder.mkdir(exist_ok=True)
             save_png(folder / f"{module.kimg:010.3f}_kimg.png", picture)
+            for name, other in others.items():
+                save_png(folder / f"{module.kimg:010.3f}_kimg_{name}.png", other)
             if self.animation is not None and run.finishes(module.images_seen):
                 self._animate(folder, run.folder / self.animation, module.kimg)
         except OSError as error:
             log.warning("the sample grid could not be written: %s", error)
-        run.loggers.picture("samples", picture, module.images_seen)
+        for name, other in {"samples": picture, **others}.items():
+            run.loggers.picture(name, other, module.images_seen)
 
     @torch.no_grad()
     def _picture(self, module: AdversarialModule, run: Run) -> Tensor:
@@ -87,6 +92,23 @@ class Samples(Periodic):
         points = module.game.sample(draws, labels, side).cpu()
         reference = points if run.real_points is None else run.real_points
         return scatter(points, extent=1.3 * reference.abs().max().item(), reference=run.real_points)
+
+    @torch.no_grad()
+    def _others(self, module: AdversarialModule, run: Run, trainer: Trainer) -> dict[str, Tensor]:
+        """What else the game has to show, the data's first images among it where it asks for real ones."""
+        if type(module.game).pictures is Game.pictures:
+            return {}
+        rounds: Any = trainer.datamodule  # type: ignore[attr-defined]
+        rows = torch.arange(min(self.columns, len(rounds.data)))
+        real = rounds.data.batch(rows).to(module.device)
+        real = to_float(real) if real.dtype == torch.uint8 else real
+        labels = rounds.labels[rows].to(module.device)
+        shown = module.game.pictures(Draws(run.seed, "samples"), labels, module.ema.average, real)
+        return {
+            name: grid(to_uint8(images.flatten(0, 1)).cpu(), columns=images.shape[1])
+            for name, images in shown.items()
+            if images.ndim == 5
+        }
 
     def _animate(self, folder: Path, target: Path, until_kimg: float) -> None:
         frames = sorted(folder.glob("*_kimg.png"))
