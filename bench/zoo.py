@@ -111,6 +111,7 @@ FAMILIES = [
     Family("stylegan2_ada_cifar10", 20),
     Family("stylegan2_diffaugment_cifar10", 20),
     Family("stylegan2_apa_folder", 20),
+    Family("r3gan_cifar10", 20, f"{QUICK} schedule.end_kimg=10"),
     Family("fastgan_few_images", 2, FEW_ROUNDS),
 ]
 

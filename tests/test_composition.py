@@ -78,7 +78,8 @@ def few_samples(metrics: str, config: Any, prefix: str = "metrics") -> Iterator[
     for key in {"num_samples", "final_num_samples"} & set(config):
         yield f"{prefix}.{key}={FEW}"
     if "domain" in str(config.get("extractor")):
-        yield f"+{prefix}.extractor.steps=5"
+        inner = ".classifier" if "classifier" in config["extractor"] else ""
+        yield f"+{prefix}.extractor{inner}.steps=5"
 
 
 @functools.cache
@@ -251,7 +252,7 @@ def test_every_option_of_the_small_groups_trains(train: Train, group: str, name:
 
 @pytest.mark.parametrize("metrics", [m for m in names("metrics") if not needs_weights(m)])
 def test_every_metric_scores_its_data(train: Train, metrics: str) -> None:
-    data = "gaussian_grid" if metrics == "mixture" else "digits"
+    data = {"mixture": "gaussian_grid", "stacked": "stacked_digits"}.get(metrics, "digits")
     quick = few_samples(metrics, read("metrics", metrics))
     folder = train(*small("mlp", data), f"metrics={metrics}", *quick)
     state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)

@@ -11,7 +11,7 @@ from omegaconf import MISSING
 
 @dataclass
 class EmaConfig:
-    half_life_kimg: float = MISSING
+    half_life_kimg: Any = MISSING  # a number or a schedule
     ramp_up: float | None = MISSING
 
 
