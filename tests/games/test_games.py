@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ N = 8
 every_game = pytest.mark.parametrize("name", GAMES)
 
 
+@functools.cache
 def configured(*words: str) -> dict[str, Any]:
     """The settings of `ganforge train WORDS` with tiny networks."""
     schema.register()
@@ -53,7 +55,8 @@ def batch(labels: int, n: int = N) -> dict[str, Tensor]:
 
 
 def conditional(name: str) -> list[bool]:
-    return [False, True] if built(name).takes_labels else [False]
+    takes_labels = building.target_of(configured(f"game={name}")["game"], "game").takes_labels
+    return [False, True] if takes_labels else [False]
 
 
 def play(game: Game, rounds: int, labels: int) -> set[Tensor]:
