@@ -27,6 +27,7 @@ SCRIPTS: dict[str, tuple[list[str], list[str]]] = {
     "rivals": ([], ["--windows", "4", "--seconds", "0.5"]),
     "evaluation": ([], ["--extractor", "digits", "--rounds", "2"]),
     "time_to_quality": ([], ["--quick"]),
+    "stacked_mnist": (["--kimg", "200"], ["--kimg", "2", "--width", "8", "--samples", "500"]),
     "resume": ([], ["--kills", "5"]),
 }
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import hydra
 import pytest
+import torch
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
@@ -24,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OWN_PARTS = ROOT / "docs" / "own_parts.md"
 EVALUATING = ROOT / "docs" / "evaluating.md"
+ADDING = ROOT / "docs" / "adding_a_paper.md"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -54,13 +56,13 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
-    for module in ("my_loss", "my_penalty", "my_model", "my_extractor", "my_metric"):
+    for module in ("my_loss", "my_penalty", "my_model", "my_extractor", "my_metric", "my_ralsgan"):
         sys.modules.pop(module, None)
 
 
 def own_files() -> dict[str, str]:
     """The files that the pages show: a block whose line before is its name in backticks."""
-    pages = OWN_PARTS.read_text() + EVALUATING.read_text()
+    pages = "".join(page.read_text() for page in (OWN_PARTS, EVALUATING, ADDING))
     return dict(re.findall(r"^`([\w/]+\.(?:py|yaml))`\n\n```\w+\n(.*?)^```$", pages, re.M | re.S))
 
 
@@ -205,6 +207,20 @@ def test_own_parts_named_on_the_command_line_train(own_folder: Path) -> None:
     refused = run("train", *words, "head=acgan", "total_kimg=0.1", "metrics=none", folder=own_folder)
     assert refused.returncode == 2
     assert "model.discriminator.head: my_model.Discriminator takes labels in its own way" in refused.stderr
+
+
+def test_the_added_paper_is_right_and_trains(own_folder: Path) -> None:
+    from my_ralsgan import RelativisticLeastSquares  # type: ignore[import-not-found]
+
+    real, fake = torch.tensor([3.0, 1.0]), torch.tensor([0.0, -2.0])  # means 2 and -1
+    loss = RelativisticLeastSquares()
+    assert loss.discriminator_loss(real, fake).item() == (9 + 1) / 2 + (1 + 9) / 2
+    assert loss.generator_loss(real, fake).item() == (9 + 25) / 2 + (25 + 9) / 2
+    (line,) = [line for page, line in commands() if page == ADDING and "data=digits" in line]
+    words = [word for word in shlex.split(line, comments=True)[1:] if not word.startswith("total_kimg")]
+    quick = ["metrics=none", "logger=csv", "total_kimg=0.1", "hydra.run.dir=run"]
+    trained = run(*words, *quick, folder=own_folder)
+    assert trained.returncode == 0, trained.stderr
 
 
 TYPED_IN_TURN = """

@@ -25,6 +25,7 @@ from ganforge.augmentations.diffaugment import DiffAugment
 from ganforge.augmentations.flip_translate import FlipTranslate
 from ganforge.augmentations.instance_noise import InstanceNoise
 from ganforge.draws import Draws
+from ganforge.schedules import Linear
 
 CONF = Path(__file__).parents[2] / "conf" / "augment"
 FILES = sorted(CONF.glob("*.yaml"))
@@ -80,7 +81,7 @@ def test_the_round_decides_and_ranks_share_it(path: Path, seed: int) -> None:
     augmentation, x, fakes = make(path), images(8), images(8)
 
     def both(x: Tensor, fakes: Tensor, draws: Draws) -> Tensor:
-        return augmentation(augmentation.shown_as_real(x, lambda: fakes, draws), draws, 0)
+        return augmentation(augmentation.shown_as_real(x, lambda: fakes, draws, 0), draws, 0)
 
     whole = both(x, fakes, Draws(seed, 0))
     assert torch.equal(both(x, fakes, Draws(seed, 0)), whole)
@@ -103,7 +104,7 @@ def test_where_it_does_nothing_it_does_nothing(path: Path, seed: int) -> None:
     }
     for channels in (1, 3):
         augmentation, x = make(path, **off), images(channels=channels)
-        shown = augmentation.shown_as_real(x, lambda: images(6, 1), Draws(seed, 0))
+        shown = augmentation.shown_as_real(x, lambda: images(6, 1), Draws(seed, 0), 0)
         assert torch.equal(augmentation(shown, Draws(seed, 0), 0), x)
 
 
@@ -209,20 +210,34 @@ def test_diffaugment_by_hand(seed: int) -> None:
 
 
 def test_instance_noise_fades(seed: int) -> None:
-    noise, x = InstanceNoise(sigma=0.5, until_kimg=2), images(64)
+    noise, x = InstanceNoise(sigma=Linear(initial=0.5, final=0.0, end_kimg=2)), images(64)
     for seen, sigma in ((0, 0.5), (500, 0.375), (2000, 0.0), (9000, 0.0)):
         added = noise(x, Draws(seed, 0), seen) - x
         assert added.std().item() == pytest.approx(sigma, rel=0.05)
-    assert InstanceNoise(sigma=0.5).sigma_at(10**9) == 0.5
 
 
 def test_apa_shows_a_share_p_of_fresh_fakes_as_real(seed: int) -> None:
     augmentation = AdaptivePseudoAugmentation(p=0.3)
     real, fake = torch.zeros(2000, 2), torch.ones(2000, 2)
-    shown = augmentation.shown_as_real(real, lambda: fake, Draws(seed, 0))
+    shown = augmentation.shown_as_real(real, lambda: fake, Draws(seed, 0), 0)
     assert torch.equal(shown[:, 0], shown[:, 1])
     assert shown[:, 0].mean().item() == pytest.approx(0.3, abs=0.05)
     assert torch.equal(augmentation(fake, Draws(seed, 0), 0), fake)
+
+
+def test_a_scheduled_p_is_that_of_the_time(seed: int) -> None:
+    p = Linear(initial=0.0, final=0.8, end_kimg=2)
+    ada, apa = (
+        kind(p=p, target=None) for kind in (AdaptiveDiscriminatorAugmentation, AdaptivePseudoAugmentation)
+    )
+    x = images(6)
+    for seen, now in ((0, 0.0), (1000, 0.4), (5000, 0.8)):
+        held = AdaptiveDiscriminatorAugmentation(p=now, target=None)
+        assert torch.equal(ada(x, Draws(seed, 0), seen), held(x, Draws(seed, 0), 0))
+        real, fake = torch.zeros(2000, 2), torch.ones(2000, 2)
+        shown = apa.shown_as_real(real, lambda fake=fake: fake, Draws(seed, 0), seen)  # type: ignore[misc]
+        assert shown.mean().item() == pytest.approx(now, abs=0.05)
+        assert ada.observe(torch.randn(6), seen)["ada_p"].item() == pytest.approx(now)
 
 
 @pytest.mark.parametrize("p", [0.3, 0.7])
@@ -253,7 +268,7 @@ def test_ada_does_not_leak_below_p_1(seed: int) -> None:
         )
         distances = (ways - mean).square().flatten(1).sum(dim=1)
         assert distances.argmin() == 0, (p, distances)
-    everything = AdaptiveDiscriminatorAugmentation(p=0.8)(crowd, Draws(seed, 1), 0).double().mean(dim=0)
+    everything = AdaptiveDiscriminatorAugmentation(p=0.5)(crowd, Draws(seed, 1), 0).double().mean(dim=0)
     likeness = ((ways - symmetric) * (everything - everything.mean())).flatten(1).sum(dim=1)
     assert likeness.argmax() == 0, likeness
     # A turn by quarters alone: at p = 1 each of four has 1/4, of which the mean is the same from any way up.
@@ -331,14 +346,14 @@ def test_p_moves_in_bfloat16_too() -> None:
     controller = Controller(0.5, 0.6, speed_kimg=500, every_kimg=0.064).to(torch.bfloat16)
     for k in range(101):
         controller.observe(torch.ones(64), 64 * k)
-    assert controller.p.item() == pytest.approx(0.5 + 64 * 100 / 500_000, abs=1e-6)
+    assert controller.p_at(0).item() == pytest.approx(0.5 + 64 * 100 / 500_000, abs=1e-6)
 
 
 def test_without_a_target_p_stays() -> None:
     controller = Controller(0.3, None, speed_kimg=0.1, every_kimg=0.01)
     for k in range(10):
         controller.observe(torch.ones(64), 64 * k)
-    assert controller.p.item() == pytest.approx(0.3)
+    assert controller.p_at(0).item() == pytest.approx(0.3)
     assert not AdaptiveDiscriminatorAugmentation(target=None).reads_signs
     assert AdaptivePseudoAugmentation().reads_signs
 
@@ -356,5 +371,9 @@ def test_wrong_numbers_are_named() -> None:
         FlipTranslate(shift=0.7)
     with pytest.raises(ValueError, match="sigma=-1"):
         InstanceNoise(sigma=-1)
-    with pytest.raises(ValueError, match="until_kimg=0"):
-        InstanceNoise(until_kimg=0)
+    with pytest.raises(ValueError, match=r"sigma=Linear\(1 to -1"):
+        InstanceNoise(sigma=Linear(final=-1, end_kimg=2))
+    with pytest.raises(ValueError, match=r"p=Linear\(1 to 2 .* is a probability"):
+        AdaptiveDiscriminatorAugmentation(p=Linear(final=2, end_kimg=2), target=None)
+    with pytest.raises(ValueError, match=r"says how p changes, and so does target=0\.6"):
+        AdaptivePseudoAugmentation(p=Linear(end_kimg=2))

@@ -27,6 +27,7 @@ SCHEMAS = {
     "sample": schema.SampleConfig,
     "prepare": schema.PrepareConfig,
     "profile": schema.ProfileConfig,
+    "zoo": schema.ZooConfig,
 }
 
 
@@ -75,10 +76,10 @@ def test_a_command_lists_its_own_settings_and_its_examples(command: str, ganforg
     groups = {str(option.parent) for option in OPTIONS}
     fields = {field.name for field in dataclasses.fields(SCHEMAS[command])}
     not_typed = {  # as they stand
-        "train": {"num_classes"},
+        "train": {"num_classes", "recipe"},
         "evaluate": {"compute"},
         "sample": set(),
-        "profile": {"num_classes", "resume"},
+        "profile": {"num_classes", "resume", "recipe"},
     }
     own = set(OWN_KEYS[command].split())
     assert own - {"experiment"} == fields - groups - not_typed.get(command, set())
@@ -114,7 +115,8 @@ def test_every_example_composes(command: str, example: str) -> None:
 
 def test_the_composed_configuration_is_printed(ganforge: Any) -> None:
     for command in COMMANDS:
-        word, shown = ("pictures", "source: pictures") if command == "prepare" else ("seed=11", "seed: 11")
+        bare = {"prepare": ("pictures", "source: pictures"), "zoo": ("digits", "name: digits")}
+        word, shown = bare.get(command, ("seed=11", "seed: 11"))
         outcome = ganforge(command, word, "--cfg", "job")
         assert outcome.code == 0
         assert shown in outcome.out

@@ -32,6 +32,7 @@ from ganforge.penalties.orthogonal import Orthogonal
 from ganforge.penalties.penalty import GeneratorPenalty, Penalty, Player, Projection
 from ganforge.penalties.r1 import R1, r1
 from ganforge.penalties.weight_clipping import WeightClipping
+from ganforge.schedules import Exponential
 
 
 def synthesis(loss: Loss | None = None, **penalties: Penalty) -> Synthesis:
@@ -317,13 +318,13 @@ def test_top_k_learns_from_the_fakes_judged_best(loss: Loss) -> None:
         logits = plain.discriminator_side(fake, data["labels"])
         real = plain.discriminator_side(data["images"], data["labels"])
     for images_seen, k in ((0, 8), (500, 6), (1000, 4), (9000, 4)):  # the share goes 1, √½, ½
-        game = Synthesis(*sides, loss, top_k=0.5, top_k_kimg=1.0)
+        game = Synthesis(*sides, loss, top_k=Exponential(final=0.5, end_kimg=1.0))
         moment = Turn(images_seen=images_seen, round=0, draws=Draws(seed, 0))
         best = torch.stack(sorted(logits, reverse=True)[:k])
         expected = loss.generator_loss(real[:k], best)
         torch.testing.assert_close(game.generator_terms(data, moment)["adversarial"], expected)
-    for value in (0.0, 1.5):
-        with pytest.raises(ValueError, match=f"top_k={value}"):
+    for value in (0.0, 1.5, Exponential(final=1.5, end_kimg=1.0)):
+        with pytest.raises(ValueError, match="a share of the fakes"):
             Synthesis(*sides, loss, top_k=value)
 
 

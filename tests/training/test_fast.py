@@ -13,11 +13,12 @@ from ganforge.datasets.samples import TensorSamples
 from ganforge.games.synthesis import Synthesis
 from ganforge.losses.nonsaturating import NonSaturating
 from ganforge.networks import mlp
+from ganforge.schedules import Constant
 from ganforge.training.callbacks.periodic import Periodic
 from ganforge.training.ema import EMA
-from ganforge.training.module import AdversarialModule, Player
+from ganforge.training.module import AdversarialModule
+from ganforge.training.player import Player
 from ganforge.training.run import Run
-from ganforge.training.schedules import Constant
 
 FACTS: dict[str, Any] = {"image_size": 8, "channels": 1, "num_classes": 3, "width": 16}
 

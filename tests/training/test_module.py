@@ -21,10 +21,11 @@ from ganforge.losses.nonsaturating import NonSaturating
 from ganforge.networks import dcgan, mlp
 from ganforge.penalties.r1 import R1
 from ganforge.penalties.weight_clipping import WeightClipping
+from ganforge.schedules import Constant, Linear, Schedule
 from ganforge.training.ema import EMA
 from ganforge.training.meter import NonFiniteLossError
-from ganforge.training.module import AdversarialModule, Player
-from ganforge.training.schedules import Constant, Linear, Schedule
+from ganforge.training.module import AdversarialModule
+from ganforge.training.player import Player
 
 ROUNDS = 5
 BATCH = 8
@@ -125,7 +126,7 @@ def assert_equal_to_the_bit(mine: nn.Module, theirs: nn.Module) -> None:
         (1, {}),
         (3, {}),
         (1, {"flip": True, "clip_norm": 0.1}),
-        (2, {"schedule": Linear(total_kimg=0.06)}),
+        (2, {"schedule": Linear(end_kimg=0.06)}),
     ],
     ids=["one discriminator step", "three", "flips and clipping", "schedule"],
 )

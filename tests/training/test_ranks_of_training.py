@@ -43,14 +43,15 @@ from ganforge.penalties.gradient_penalty import GradientPenalty
 from ganforge.penalties.lecam import LeCam
 from ganforge.penalties.path_length import PathLength
 from ganforge.penalties.r1 import R1
+from ganforge.schedules import Constant
 from ganforge.training.ema import EMA
 from ganforge.training.fit import fit
 from ganforge.training.gradients import average_gradients_
 from ganforge.training.loggers.logger import Loggers
-from ganforge.training.module import AdversarialModule, Player
+from ganforge.training.module import AdversarialModule
+from ganforge.training.player import Player
 from ganforge.training.rounds import RoundIndices, Rounds
 from ganforge.training.run import Run
-from ganforge.training.schedules import Constant
 
 ROUNDS = 10
 BATCH = 24

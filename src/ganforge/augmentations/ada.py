@@ -12,6 +12,7 @@ from ganforge.augmentations.augmentation import Augmentation
 from ganforge.augmentations.controller import Controller
 from ganforge.augmentations.pixels import blit, recolor, warp
 from ganforge.draws import Draws
+from ganforge.schedules import Value
 
 KINDS = ("blit", "geometric", "color")
 
@@ -28,8 +29,8 @@ class AdaptiveDiscriminatorAugmentation(Augmentation):
     With p below 1 none of them hides what the fakes look like: they do not leak into them (section 2.2).
 
     Args:
-        p: where the probability starts.
-        target: of E[sign(D(real))]; None holds p where it is.
+        p: where the probability starts; or a schedule that it follows, with no target.
+        target: of E[sign(D(real))]; None holds p where it is, or to its schedule.
         speed_kimg: thousands of images in which p can go from 0 to 1.
         every_kimg: thousands of images from move to move of p.
         kinds: of the changes to make.
@@ -40,7 +41,7 @@ class AdaptiveDiscriminatorAugmentation(Augmentation):
 
     def __init__(
         self,
-        p: float = 0.0,
+        p: Value = 0.0,
         target: float | None = 0.6,
         speed_kimg: float = 500.0,
         every_kimg: float = 0.256,
@@ -63,7 +64,7 @@ class AdaptiveDiscriminatorAugmentation(Augmentation):
     def forward(self, images: Tensor, draws: Draws, images_seen: int) -> Tensor:
         uniform = draws.uniform(len(images), 21, device=images.device)
         normal = draws.normal(len(images), 7, device=images.device)
-        p = self.controller.p
+        p = self.controller.p_at(images_seen)
         if "blit" in self.kinds:
             images = _blitted(images, p, uniform[:, :7])
         if "geometric" in self.kinds:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ganforge.augmentations.augmentation import Augmentation
 from ganforge.augmentations.controller import Controller
 from ganforge.draws import Draws
+from ganforge.schedules import Value
 
 
 class AdaptivePseudoAugmentation(Augmentation):
@@ -29,7 +30,7 @@ class AdaptivePseudoAugmentation(Augmentation):
 
     def __init__(
         self,
-        p: float = 0.0,
+        p: Value = 0.0,
         target: float | None = 0.6,
         speed_kimg: float = 500.0,
         every_kimg: float = 0.256,
@@ -47,6 +48,9 @@ class AdaptivePseudoAugmentation(Augmentation):
     def forward(self, images: Tensor, draws: Draws, images_seen: int) -> Tensor:
         return images
 
-    def shown_as_real(self, real: Tensor, make_fakes: Callable[[], Tensor], draws: Draws) -> Tensor:
-        deceives = draws.uniform(len(real), *[1] * (real.ndim - 1), device=real.device) < self.controller.p
+    def shown_as_real(
+        self, real: Tensor, make_fakes: Callable[[], Tensor], draws: Draws, images_seen: int
+    ) -> Tensor:
+        numbers = draws.uniform(len(real), *[1] * (real.ndim - 1), device=real.device)
+        deceives = numbers < self.controller.p_at(images_seen)
         return torch.where(deceives, make_fakes().to(real.dtype), real)

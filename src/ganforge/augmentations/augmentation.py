@@ -30,7 +30,9 @@ class Augmentation(nn.Module, ABC):
             images_seen: real images shown to the discriminator before this round.
         """
 
-    def shown_as_real(self, real: Tensor, make_fakes: Callable[[], Tensor], draws: Draws) -> Tensor:
+    def shown_as_real(
+        self, real: Tensor, make_fakes: Callable[[], Tensor], draws: Draws, images_seen: int
+    ) -> Tensor:
         """What the discriminator's step takes for real images, before `forward`: usually the real ones.
 
         Args:

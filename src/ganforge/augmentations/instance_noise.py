@@ -9,14 +9,14 @@ from torch import Tensor
 
 from ganforge.augmentations.augmentation import Augmentation
 from ganforge.draws import Draws
+from ganforge.schedules import Value, ends, value_at
 
 
 class InstanceNoise(Augmentation):
-    """x + σ(t) · N(0, I), with σ(t) = sigma · max(0, 1 - t / until_kimg) after t thousand images.
+    """x + σ · N(0, I).
 
     Args:
-        sigma: where σ starts, at least 0, on the images' scale of [-1, 1].
-        until_kimg: when it reaches 0; None holds it where it is.
+        sigma: σ, at least 0, on the images' scale of [-1, 1], or a schedule of it: the paper's noise goes down to 0.
 
     Raises:
         ValueError: a number outside its range.
@@ -24,20 +24,14 @@ class InstanceNoise(Augmentation):
 
     needs_images: ClassVar[bool] = False
 
-    def __init__(self, sigma: float = 0.1, until_kimg: float | None = None) -> None:
+    def __init__(self, sigma: Value = 0.1) -> None:
         super().__init__()
-        if not 0 <= sigma < math.inf:
+        if not all(0 <= end < math.inf for end in ends(sigma)):
             raise ValueError(f"sigma={sigma} must be a number of at least 0")
-        if until_kimg is not None and not until_kimg > 0:
-            raise ValueError(f"until_kimg={until_kimg} must be above 0 (null holds sigma where it is)")
-        self.sigma, self.until_kimg = sigma, until_kimg
-
-    def sigma_at(self, images_seen: int) -> float:
-        left = 1.0 if self.until_kimg is None else max(0.0, 1 - images_seen / (1000 * self.until_kimg))
-        return self.sigma * left
+        self.sigma = sigma
 
     def forward(self, images: Tensor, draws: Draws, images_seen: int) -> Tensor:
-        sigma = self.sigma_at(images_seen)
+        sigma = value_at(self.sigma, images_seen / 1000)
         if sigma == 0:
             return images
         return images + sigma * draws.normal(*images.shape, device=images.device)

@@ -25,6 +25,7 @@ TRUSTED = (
     "ganforge.augmentations.",
     "ganforge.datasets.",
     "ganforge.evaluation.",
+    "ganforge.schedules.",
 )
 
 

@@ -18,6 +18,7 @@ from ganforge.commands.nearest import did_you_mean
 from ganforge.commands.resolvers import forbids_batch_norm
 from ganforge.commands.started import started_together
 from ganforge.games.game import Game
+from ganforge.training.player import optimizer_ends
 
 log = logging.getLogger("ganforge")
 
@@ -270,6 +271,7 @@ def check_discriminator(settings: Mapping[str, Any], game: Game) -> None:
 def check_optimizer(side: str, optimizer: Any) -> None:
     """Optimizers are made once training starts; what they find wrong with their numbers is said now."""
     try:
-        optimizer([nn.Parameter(torch.zeros(1))])
+        for at_its_time in optimizer_ends(optimizer):
+            at_its_time([nn.Parameter(torch.zeros(1))])
     except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"optimizer.{side}: {error}") from error

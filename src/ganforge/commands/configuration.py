@@ -206,25 +206,32 @@ def _nearest_key(key: str, command: str) -> str:
 
 def _known_keys(command: str, *, hydra: bool = False) -> list[str]:
     """Every dotted key of the command's configuration with the parts that were asked for."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
     groups = options()
     parts = [word for word in sys.argv[1:] if word.partition("=")[0] in groups]
-    running = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            try:
-                config = compose(config_name=command, overrides=parts, return_hydra_config=hydra)
-            except (HydraException, OmegaConfBaseException, ValueError):
-                config = compose(config_name=command, return_hydra_config=hydra)
-    finally:
-        GlobalHydra.instance().hydra = running
+    with composing() as compose:
+        try:
+            config = compose(config_name=command, overrides=parts, return_hydra_config=hydra)
+        except (HydraException, OmegaConfBaseException, ValueError):
+            config = compose(config_name=command, return_hydra_config=hydra)
     return [
         *_dotted(OmegaConf.to_container(config)),
         *(["experiment"] if command in ("train", "profile") else []),
     ]
+
+
+@contextlib.contextmanager
+def composing() -> Iterator[Callable[..., DictConfig]]:
+    """Hydra's `compose` on our own configuration, also while Hydra runs a job on another."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(config_folder()), version_base="1.3"):
+            yield compose
+    finally:
+        GlobalHydra.instance().hydra = running
 
 
 def _dotted(config: Any, prefix: str = "") -> list[str]:

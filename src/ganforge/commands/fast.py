@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from ganforge.commands.checks import check_ranks
 from ganforge.commands.errors import UserError
 from ganforge.games.game import Game
 from ganforge.games.synthesis import Synthesis
 from ganforge.penalties.penalty import CriticPenalty, GeneratorPenalty
+from ganforge.schedules import mapped
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def _safe(settings: Mapping[str, Any], game: Game, data: Any, device: torch.devi
     convolves = any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in game.modules())
     has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else _cpu_has_bf16()
     side = game.discriminator_side
-    one_pass = isinstance(game, Synthesis) and not _batch_norm(side) and not _mixer(side)
+    one_pass = isinstance(game, Synthesis) and not _batch_norm(side) and not _mixer(side, settings)
     return Fast(
         channels_last=convolves,
         bf16=convolves and has_bf16 and settings["trainer"].get("precision", "32-true") == "32-true",
@@ -74,11 +76,11 @@ def _check(fast: Fast, settings: Mapping[str, Any], game: Game, data: Any, devic
             f"fast.fused_pass=true does not go with batch norm in the discriminator (at {norm}), which would mix the "
             "statistics of real and fake: model.discriminator.norm=none or layer, or fast.fused_pass=false"
         )
-    mixer = _mixer(side)
+    mixer = _mixer(side, settings)
     if fast.fused_pass and mixer:
         raise UserError(
             f"fast.fused_pass=true does not go with {mixer} in the discriminator, which would compare real and fake "
-            "images with one another: fast.fused_pass=false, or another head=..."
+            "images with one another: fast.fused_pass=false"
         )
     if fast.compile and _spectral_norm(side) and not fast.fused_pass:
         raise UserError(
@@ -150,9 +152,9 @@ def corrected_for_lazy_penalties(optimizer: Any, penalties: Mapping[str, Any]) -
         raise UserError("fast.lazy_correction=true needs optimizer.discriminator.lr=...")
     every = due.pop()
     c = every / (every + 1)
-    corrected: dict[str, Any] = {"lr": keywords["lr"] * c}
+    corrected: dict[str, Any] = {"lr": mapped(keywords["lr"], lambda rate: rate * c)}
     if "betas" in keywords:
-        corrected["betas"] = tuple(beta**c for beta in keywords["betas"])
+        corrected["betas"] = tuple(mapped(beta, lambda b: b**c) for beta in keywords["betas"])
     return functools.partial(optimizer, **corrected)
 
 
@@ -161,9 +163,13 @@ def _batch_norm(side: nn.Module) -> str | None:
     return next((n for n, m in side.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)), None)
 
 
-def _mixer(side: nn.Module) -> str | None:
-    """The first layer that tells an image by the others of its batch."""
-    return next((type(m).__name__ for m in side.modules() if getattr(m, "mixes_samples", False)), None)
+def _mixer(side: nn.Module, settings: Mapping[str, Any]) -> str | None:
+    """The first layer that tells an image by the others of its batch, and not by a group that divides it."""
+    batch = settings["batch_size"] // settings["accumulate"] // check_ranks(settings)
+    for module in side.modules():
+        if getattr(module, "mixes_samples", False) or batch % getattr(module, "group_size", 1):
+            return type(module).__name__
+    return None
 
 
 def _spectral_norm(side: nn.Module) -> bool:

@@ -13,6 +13,7 @@ COMMANDS = {
     "sample": "make pictures from a checkpoint",
     "prepare": "bring a folder or ZIP of images to one size, as shards for more data than memory, or as a ZIP",
     "profile": "say where a round's time, memory and arithmetic go, for what train would run",
+    "zoo": "list the recipes: paper, parts, parameters, data, expected and measured result",
 }
 
 EXAMPLES = {
@@ -97,6 +98,13 @@ EXAMPLES = {
         ("ganforge profile rounds=64 out=my_profile", "more rounds, into a folder of your choice"),
         ("ganforge profile -m fast.all=false,true", "before and after"),
     ],
+    "zoo": [
+        ("ganforge zoo", "every recipe"),
+        ("ganforge zoo biggan_cifar10", "one, in full"),
+        ("ganforge zoo markdown=true out=zoo.md", "the page docs/zoo.md"),
+        ("ganforge zoo sngan_cifar10 markdown=true", "one as a row of its table"),
+        ("ganforge zoo out=zoo.txt", "the list, into a file"),
+    ],
 }
 
 OWN_KEYS = {
@@ -108,10 +116,11 @@ OWN_KEYS = {
     "sample": "checkpoint num out seed labels balanced batch_size ema batch_norm truncation truncation_psi "
     "device trust",
     "prepare": "source out format image_size channels num_classes resize skip_broken workers shard_mb",
+    "zoo": "name markdown out",
 }
 OWN_KEYS["profile"] = OWN_KEYS["train"].removesuffix(" resume") + " warmup rounds out only largest_batch"
 
-NEEDED = {"prepare": "SOURCE out=PATH "}  # what a usage line cannot leave out
+BARE = {"prepare": "SOURCE out=PATH ", "zoo": "[NAME] "}  # what a usage line has before KEY=VALUE
 
 
 def overview() -> str:
@@ -145,7 +154,7 @@ def command_help(command: str) -> str:
     fast = "fast" in OWN_KEYS[command].split()
     return (
         f"ganforge {command}: {COMMANDS[command]}\n\n"
-        f"usage: ganforge {command} {NEEDED.get(command, '')}[KEY=VALUE ...] [-m]\n\n"
+        f"usage: ganforge {command} {BARE.get(command, '')}[KEY=VALUE ...] [-m]\n\n"
         + textwrap.fill(f"Settings: {OWN_KEYS[command].replace(' ', ', ')}", 118, subsequent_indent=" " * 10)
         + (
             "\n\nfast.all=true takes every setting for speed that is safe for the device: docs/speed.md"

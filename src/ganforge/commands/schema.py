@@ -11,7 +11,7 @@ from omegaconf import MISSING
 
 @dataclass
 class EmaConfig:
-    half_life_kimg: float = MISSING
+    half_life_kimg: Any = MISSING  # a number or a schedule
     ramp_up: float | None = MISSING
 
 
@@ -41,8 +41,18 @@ class FastConfig:
 
 
 @dataclass
+class RecipeConfig:
+    """Where an experiment comes from: what `ganforge zoo` says of it, and nothing that training looks at."""
+
+    paper: str | None = None
+    arxiv: list[str] = field(default_factory=list)
+    expected: str | None = None
+
+
+@dataclass
 class TrainConfig:
     name: str = MISSING
+    recipe: RecipeConfig = field(default_factory=RecipeConfig)
     tags: list[str] = field(default_factory=list)
     seed: int = MISSING
     total_kimg: float = MISSING
@@ -145,6 +155,13 @@ class SampleConfig:
 
 
 @dataclass
+class ZooConfig:
+    name: str | None = None
+    markdown: bool = MISSING
+    out: str | None = None
+
+
+@dataclass
 class PrepareConfig:
     source: str | None = None
     out: str | None = None
@@ -165,3 +182,4 @@ def register() -> None:
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="sample_schema", node=SampleConfig)
     store.store(name="prepare_schema", node=PrepareConfig)
+    store.store(name="zoo_schema", node=ZooConfig)

@@ -10,6 +10,7 @@ from ganforge.commands.options import options
 from ganforge.commands.run_folder import quoted
 
 SIDES = ("generated", "real", "held_out")
+BARE = {"prepare": "source", "zoo": "name"}  # what a word without a key stands for
 
 
 def expand(command: str, words: Sequence[str]) -> list[str]:
@@ -17,26 +18,24 @@ def expand(command: str, words: Sequence[str]) -> list[str]:
 
     stop.fid=20 is a key that is made as it is named; trainer.fast=true is fast.all=true, init=RUN is init.path=RUN, and
     metrics.extractor=digits metrics=digits; metrics.compute=[fid,kid] chooses from a group inside a group; real=cifar10
-    is data@real=cifar10; and prepare's word without a key is its source.
+    is data@real=cifar10; prepare's word without a key is its source, and zoo's a recipe's name.
 
     Raises:
         UserError: a side that is both a data set and a file here, or several sources.
     """
     groups = options()
-    if command == "prepare":
-        words = _with_source(words)
+    if command in BARE:
+        words = _with_bare_word(command, BARE[command], words)
     named = any(word.startswith(("metrics=", "metrics.extractor=")) for word in words)
     return [_expand(command, word, groups, metrics_named=named) for word in words]
 
 
-def _with_source(words: Sequence[str]) -> list[str]:
+def _with_bare_word(command: str, key: str, words: Sequence[str]) -> list[str]:
     flags = next((at for at, word in enumerate(words) if word.startswith("-")), len(words))
     bare = [word for word in words[:flags] if "=" not in word]
     if len(bare) > 1:
-        raise UserError(f"prepare takes one SOURCE, not {len(bare)}: {', '.join(bare)}")
-    return [f"source={quoted(word)}" if word in bare else word for word in words[:flags]] + list(
-        words[flags:]
-    )
+        raise UserError(f"{command} takes one {key.upper()}, not {len(bare)}: {', '.join(bare)}")
+    return [f"{key}={quoted(word)}" if word in bare else word for word in words[:flags]] + list(words[flags:])
 
 
 def _expand(command: str, word: str, groups: dict[str, list[str]], *, metrics_named: bool) -> str:

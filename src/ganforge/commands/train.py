@@ -50,7 +50,8 @@ from ganforge.training.ema import EMA
 from ganforge.training.fit import fit
 from ganforge.training.loggers.logger import Loggers, RunInfo
 from ganforge.training.meter import NonFiniteLossError
-from ganforge.training.module import AdversarialModule, Player
+from ganforge.training.module import AdversarialModule
+from ganforge.training.player import Player
 from ganforge.training.rounds import Rounds
 from ganforge.training.run import Run
 from ganforge.training.stopping import Stopping
@@ -416,11 +417,12 @@ def _module(
         side: Player(optimizers[side], schedule, settings["clip_norm"][side])
         for side in ("discriminator", "generator")
     }
+    building.check({"_target_": f"{EMA.__module__}.EMA", **settings["ema"]}, "ema", given={"source"})
     with user_errors():
         return AdversarialModule(
             game,
             **players,
-            ema=EMA(game.generator_side, **settings["ema"]),
+            ema=EMA(game.generator_side, **building.build(settings["ema"], "ema")),
             seed=settings["seed"],
             batch_size=settings["batch_size"],
             discriminator_steps=settings["discriminator_steps"],

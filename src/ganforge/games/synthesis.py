@@ -24,6 +24,7 @@ from ganforge.penalties.penalty import (
     Projection,
     Scene,
 )
+from ganforge.schedules import Value, ends, value_at
 
 
 class Seen(NamedTuple):
@@ -54,9 +55,8 @@ class Synthesis(Game):
         augmentation: stands before the discriminator, for real and fake images and in both players' steps; penalties
             of the critic see augmented images.
         top_k: the generator's adversarial term is taken of this share of its fakes, those judged most real (Sinha et
-            al. 2020, "Top-k Training of GANs"), of a batch, or this process's share of it; None for all.
-        top_k_kimg: over how many thousand images the share falls from 1 to there, by the same factor each time.
-
+            al. 2020, "Top-k Training of GANs"), of a batch, or this process's share of it, or a schedule of the share:
+            the paper's falls by the same factor each epoch; None for all.
         packing: how many images the discriminator judges as one, laid over one another as channels (Lin et al. 2018,
             "PacGAN"): it takes `packing` times the images' channels, and no labels. Those of a batch are packed in
             their order, after augmentation.
@@ -91,8 +91,7 @@ class Synthesis(Game):
         loss: Loss,
         penalties: Mapping[str, Penalty] | None = None,
         augmentation: Augmentation | None = None,
-        top_k: float | None = None,
-        top_k_kimg: float = 100.0,
+        top_k: Value | None = None,
         packing: int = 1,
     ) -> None:
         super().__init__()
@@ -122,15 +121,13 @@ class Synthesis(Game):
                 f"{type(loss).__name__}: loss={str(stands_for).lower()}, or another head=..."
             )
         self._loss = loss if stands_for is None else None
-        if top_k is not None and not 0 < top_k <= 1:
+        if top_k is not None and not all(0 < end <= 1 for end in ends(top_k)):
             raise ValueError(f"top_k={top_k}: a share of the fakes must be above 0 and at most 1")
         if top_k is not None and self._loss is None:
             raise ValueError(
                 f"top_k={top_k} does not go with head {type(head).__name__}, whose loss is its own"
             )
-        if not top_k_kimg >= 0:
-            raise ValueError(f"top_k_kimg={top_k_kimg} must be at least 0")
-        self.top_k, self.top_k_kimg = top_k, top_k_kimg
+        self.top_k = top_k
         if packing < 1:
             raise ValueError(f"packing={packing}: the discriminator sees at least 1 image at a time")
         self.packing = packing
@@ -266,6 +263,7 @@ class Synthesis(Game):
         for name, penalty in self._penalties():
             # Lazy regularisation (Karras et al. 2020, appendix B): every n-th round, n times as strong.
             if turn.round % penalty.every == 0:
+                penalty.set_time(turn.images_seen)
                 with torch.autocast(device.type, enabled=False):
                     term = term_of(penalty)
                 if term is not None:
@@ -297,8 +295,7 @@ class Synthesis(Game):
         """The logits that the generator's adversarial term is taken of; as many real ones as of fakes."""
         if self.top_k is None:
             return real_logits, fake_logits
-        progress = min(1.0, turn.images_seen / (1000 * self.top_k_kimg)) if self.top_k_kimg else 1.0
-        k = math.ceil(len(fake_logits) * self.top_k**progress)
+        k = math.ceil(len(fake_logits) * value_at(self.top_k, turn.images_seen / 1000))
         return None if real_logits is None else real_logits[:k], fake_logits.topk(k).values
 
     def _penalties(self) -> Iterator[tuple[str, Penalty]]:
@@ -338,7 +335,9 @@ class Synthesis(Game):
     def _taken_for_real(self, real: Tensor, labels: Tensor, turn: Turn) -> Tensor:
         if self.augmentation is None:
             return real
-        return self.augmentation.shown_as_real(real, lambda: self._fakes(turn.draws, labels)[1], turn.draws)
+        return self.augmentation.shown_as_real(
+            real, lambda: self._fakes(turn.draws, labels)[1], turn.draws, turn.images_seen
+        )
 
     def _shown(self, images: Tensor, turn: Turn) -> Tensor:
         """Images as the discriminator sees them."""

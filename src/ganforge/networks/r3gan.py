@@ -92,7 +92,7 @@ class Generator(nn.Module):
     Args:
         width: channels at the image's own level, doubled from level to level down to 4x4; None for the paper's (96 at
             256x256, 768 at 32x32).
-        max_width: most channels of a level: 768, and 1536 for the paper's ImageNet.
+        max_width: most channels of a level: 768. The paper's ImageNet has twice as many of both.
 
     Raises:
         ValueError: `image_size` is None or unsupported.

@@ -7,6 +7,7 @@ from torch import Tensor
 from ganforge.draws import Draws
 from ganforge.penalties.consistency import Transform, inconsistency
 from ganforge.penalties.penalty import Critic, CriticPenalty, checked_factor
+from ganforge.schedules import Value
 
 
 class BalancedConsistency(CriticPenalty):
@@ -20,13 +21,13 @@ class BalancedConsistency(CriticPenalty):
     """
 
     def __init__(
-        self, augmentation: Transform, weight: float = 10.0, weight_fake: float = 10.0, every: int = 1
+        self, augmentation: Transform, weight: Value = 10.0, weight_fake: Value = 10.0, every: int = 1
     ) -> None:
         super().__init__(weight, every)
         self.augmentation = augmentation
-        self.weight_fake = checked_factor("weight_fake", weight_fake)
+        self._weight_fake = checked_factor("weight_fake", weight_fake)
 
     def forward(self, critic: Critic, real: Tensor, fake: Tensor, draws: Draws) -> Tensor:
         of_real = inconsistency(critic, real, self.augmentation(real, draws, 0))
         of_fake = inconsistency(critic, fake, self.augmentation(fake, draws, 0))
-        return self.weight * of_real + self.weight_fake * of_fake
+        return self.weight * of_real + self._now(self._weight_fake) * of_fake

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ganforge.draws import Draws
 from ganforge.penalties.penalty import Critic, CriticPenalty
+from ganforge.schedules import Value
 
 Transform = Callable[[Tensor, Draws, int], Tensor]
 """An augmentation: (images, draws, images seen so far) -> images of the same shape."""
@@ -27,7 +28,7 @@ class Consistency(CriticPenalty):
         every: see `Penalty`.
     """
 
-    def __init__(self, augmentation: Transform, weight: float = 10.0, every: int = 1) -> None:
+    def __init__(self, augmentation: Transform, weight: Value = 10.0, every: int = 1) -> None:
         super().__init__(weight, every)
         self.augmentation = augmentation
 

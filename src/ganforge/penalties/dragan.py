@@ -9,6 +9,7 @@ from torch import Tensor
 from ganforge.draws import Draws
 from ganforge.penalties.input_gradient import distance_of_norm_from_one
 from ganforge.penalties.penalty import Critic, CriticPenalty
+from ganforge.schedules import Value
 
 
 def dragan(critic: Critic, real: Tensor, draws: Draws) -> Tensor:
@@ -29,7 +30,7 @@ class Dragan(CriticPenalty):
     forbids_batch_norm: ClassVar[bool] = True
     bounds_critic: ClassVar[bool] = True
 
-    def __init__(self, weight: float = 10.0, every: int = 1) -> None:
+    def __init__(self, weight: Value = 10.0, every: int = 1) -> None:
         super().__init__(weight, every)
 
     def forward(self, critic: Critic, real: Tensor, fake: Tensor, draws: Draws) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ganforge.draws import Draws
 from ganforge.penalties.penalty import GeneratorPenalty, Scene
+from ganforge.schedules import Value
 
 
 def feature_distance(real: Tensor, fake: Tensor) -> Tensor:
@@ -25,7 +26,7 @@ class FeatureMatching(GeneratorPenalty):
 
     needs_real = True
 
-    def __init__(self, weight: float = 1.0, every: int = 1) -> None:
+    def __init__(self, weight: Value = 1.0, every: int = 1) -> None:
         super().__init__(weight, every)
 
     def forward(self, scene: Scene, draws: Draws) -> Tensor:

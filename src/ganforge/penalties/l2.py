@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ganforge.penalties.layer_weights import layer_weights
 from ganforge.penalties.penalty import ParameterPenalty, Player
+from ganforge.schedules import Value
 
 
 def l2(weights: Iterable[Tensor]) -> Tensor:
@@ -24,7 +25,7 @@ class L2(ParameterPenalty):
         player: whose network.
     """
 
-    def __init__(self, weight: float = 1e-4, player: Player = "discriminator", every: int = 1) -> None:
+    def __init__(self, weight: Value = 1e-4, player: Player = "discriminator", every: int = 1) -> None:
         super().__init__(weight, every, player)
 
     def forward(self, network: nn.Module) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from ganforge.draws import Draws
 from ganforge.penalties.consistency import inconsistency
 from ganforge.penalties.penalty import GeneratorPenalty, Scene, checked_factor
+from ganforge.schedules import Value
 
 
 class LatentConsistency(GeneratorPenalty):
@@ -28,11 +29,11 @@ class LatentConsistency(GeneratorPenalty):
     has_discriminator_term = True
 
     def __init__(
-        self, weight: float = 0.5, weight_discriminator: float = 5.0, sigma: float = 0.03, every: int = 1
+        self, weight: Value = 0.5, weight_discriminator: Value = 5.0, sigma: Value = 0.03, every: int = 1
     ) -> None:
         super().__init__(weight, every)
-        self.weight_discriminator = checked_factor("weight_discriminator", weight_discriminator)
-        self.sigma = checked_factor("sigma", sigma)
+        self._weight_discriminator: Value = checked_factor("weight_discriminator", weight_discriminator)
+        self._sigma = checked_factor("sigma", sigma)
 
     def forward(self, scene: Scene, draws: Draws) -> Tensor:
         return -self.weight * (scene.fake - scene.generate(self._near(scene.z, draws))).square().mean()
@@ -40,7 +41,8 @@ class LatentConsistency(GeneratorPenalty):
     def of_discriminator(self, scene: Scene, draws: Draws) -> Tensor:
         with torch.no_grad():
             neighbours = scene.generate(self._near(scene.z, draws))
-        return self.weight_discriminator * inconsistency(scene.critic, scene.fake.detach(), neighbours)
+        weight = self._now(self._weight_discriminator)
+        return weight * inconsistency(scene.critic, scene.fake.detach(), neighbours)
 
     def _near(self, z: Tensor, draws: Draws) -> Tensor:
-        return z + self.sigma * draws.normal(*z.shape, device=z.device)
+        return z + self._now(self._sigma) * draws.normal(*z.shape, device=z.device)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ganforge.penalties.moving_average import MovingAverage
 from ganforge.penalties.penalty import LogitPenalty
+from ganforge.schedules import Value
 
 
 def lecam(real_logits: Tensor, fake_logits: Tensor, real_anchor: Tensor, fake_anchor: Tensor) -> Tensor:
@@ -24,7 +25,7 @@ class LeCam(LogitPenalty):
         every: see `Penalty`.
     """
 
-    def __init__(self, weight: float = 0.3, decay: float = 0.99, every: int = 1) -> None:
+    def __init__(self, weight: Value = 0.3, decay: float = 0.99, every: int = 1) -> None:
         super().__init__(weight, every)
         self.real_anchor, self.fake_anchor = MovingAverage(decay), MovingAverage(decay)
 

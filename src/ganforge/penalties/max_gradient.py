@@ -9,6 +9,7 @@ from torch import Tensor
 from ganforge.draws import Draws
 from ganforge.penalties.input_gradient import input_gradient, interpolates
 from ganforge.penalties.penalty import Critic, CriticPenalty
+from ganforge.schedules import Value
 
 
 def max_gradient(critic: Critic, real: Tensor, fake: Tensor, draws: Draws) -> Tensor:
@@ -26,7 +27,7 @@ class MaxGradient(CriticPenalty):
     forbids_batch_norm: ClassVar[bool] = True
     bounds_critic: ClassVar[bool] = True
 
-    def __init__(self, weight: float = 1.0, every: int = 1) -> None:
+    def __init__(self, weight: Value = 1.0, every: int = 1) -> None:
         super().__init__(weight, every)
 
     def forward(self, critic: Critic, real: Tensor, fake: Tensor, draws: Draws) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ganforge.penalties.layer_weights import layer_weights
 from ganforge.penalties.penalty import ParameterPenalty, Player
+from ganforge.schedules import Value
 
 
 def orthogonal(weights: Iterable[Tensor], off_diagonal: bool = False) -> Tensor:
@@ -42,7 +43,7 @@ class Orthogonal(ParameterPenalty):
 
     def __init__(
         self,
-        weight: float = 1e-4,
+        weight: Value = 1e-4,
         off_diagonal: bool = False,
         player: Player = "discriminator",
         every: int = 1,

@@ -13,6 +13,7 @@ from torch import Tensor
 from ganforge.draws import Draws
 from ganforge.penalties.moving_average import MovingAverage
 from ganforge.penalties.penalty import GeneratorPenalty, Scene
+from ganforge.schedules import Value
 
 
 def path_lengths(images: Tensor, points: Tensor, draws: Draws) -> Tensor:
@@ -40,7 +41,7 @@ class PathLength(GeneratorPenalty):
         every: see `Penalty`.
     """
 
-    def __init__(self, weight: float = 2.0, decay: float = 0.99, every: int = 4) -> None:
+    def __init__(self, weight: Value = 2.0, decay: float = 0.99, every: int = 4) -> None:
         super().__init__(weight, every)
         self.average = MovingAverage(decay)
 

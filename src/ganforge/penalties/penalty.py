@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from ganforge.draws import Draws
+from ganforge.schedules import Value, ends, value_at
 
 Critic = Callable[[Tensor], Tensor]
 """Images (B, C, H, W), or vectors (B, D), to logits (B,): the discriminator with its labels bound."""
@@ -25,7 +26,7 @@ class Penalty(nn.Module):
     each process gathers over its own share of a batch, of which the mean is to be taken.
 
     Args:
-        weight: factor of the scalar, at least 0.
+        weight: factor of the scalar, at least 0, or a schedule of it.
         every: evaluate the penalty in each `every`-th round only, at least 1. Who calls it scales the scalar
             by `every`, so that its mean over rounds stays the same (lazy regularisation, Karras et al. 2020).
 
@@ -42,12 +43,24 @@ class Penalty(nn.Module):
     player: Player = "discriminator"
     """In whose terms it is."""
 
-    def __init__(self, weight: float = 1.0, every: int = 1) -> None:
+    def __init__(self, weight: Value = 1.0, every: int = 1) -> None:
         super().__init__()
         if every < 1:
             raise ValueError(f"every={every}: a penalty is due each `every`-th round; give 1 (each) or more")
-        self.weight = checked_factor("weight", weight)
+        self._weight = checked_factor("weight", weight)
+        self._kimg = 0.0
         self.every = every
+
+    @property
+    def weight(self) -> float:
+        return self._now(self._weight)
+
+    def set_time(self, images_seen: int) -> None:
+        """Says what factors that change in time are to be taken at; called before each use."""
+        self._kimg = images_seen / 1000
+
+    def _now(self, value: Value) -> float:
+        return value_at(value, self._kimg)
 
     def advance(self) -> None:
         """Called after each of its player's steps, once processes that play together have averaged what is gathered."""
@@ -86,7 +99,7 @@ class ParameterPenalty(Penalty, ABC):
         ValueError: a player who is not there.
     """
 
-    def __init__(self, weight: float = 1.0, every: int = 1, player: Player = "discriminator") -> None:
+    def __init__(self, weight: Value = 1.0, every: int = 1, player: Player = "discriminator") -> None:
         super().__init__(weight, every)
         if player not in ("discriminator", "generator"):
             raise ValueError(f"player={player}: it can be discriminator or generator")
@@ -154,8 +167,8 @@ class Projection(Penalty, ABC):
         """Move the parameters, in place, to the nearest ones allowed."""
 
 
-def checked_factor(name: str, value: float) -> float:
+def checked_factor(name: str, value: Value) -> Value:
     """The value; ValueError under its name when it is negative, infinite or NaN."""
-    if not 0 <= value < math.inf:
+    if not all(0 <= end < math.inf for end in ends(value)):
         raise ValueError(f"{name}={value}: must be a number of at least 0 (0 turns the penalty off)")
     return value

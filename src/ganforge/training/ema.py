@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ganforge.schedules import Value, ends, value_at
 
 
 class EMA(nn.Module):
@@ -18,15 +21,16 @@ class EMA(nn.Module):
 
     Args:
         source: the generator side to start from.
-        half_life_kimg: thousands of images after which a past weight counts half; 0 follows at once.
+        half_life_kimg: thousands of images after which a past weight counts half, or a schedule of it; 0 follows at
+            once.
         ramp_up: bound of the half-life as a share of the images seen; None for no bound.
     """
 
-    def __init__(self, source: nn.Module, half_life_kimg: float, ramp_up: float | None = 0.05) -> None:
+    def __init__(self, source: nn.Module, half_life_kimg: Value, ramp_up: float | None = 0.05) -> None:
         super().__init__()
-        if half_life_kimg < 0:
-            raise ValueError(f"ema.half_life_kimg={half_life_kimg} must be at least 0")
-        self.half_life_images = half_life_kimg * 1000
+        if not all(0 <= end < math.inf for end in ends(half_life_kimg)):
+            raise ValueError(f"ema.half_life_kimg={half_life_kimg} must be at least 0 and finite")
+        self.half_life_kimg = half_life_kimg
         self.ramp_up = ramp_up
         self.average = copy.deepcopy(source).eval().requires_grad_(False)
         self._pairs: _Pairs | None = None
@@ -43,7 +47,7 @@ class EMA(nn.Module):
     @torch.no_grad()
     def update(self, source: nn.Module, images_seen: int, images: int) -> None:
         """Follows `source` after a round that showed `images` images and ended at `images_seen`."""
-        half_life = self.half_life_images
+        half_life = 1000 * value_at(self.half_life_kimg, images_seen / 1000)
         if self.ramp_up is not None:
             half_life = min(half_life, self.ramp_up * images_seen)
         beta = 0.5 ** (images / half_life) if half_life > 0 else 0.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,24 +20,9 @@ from ganforge.images import to_float
 from ganforge.training.ema import EMA
 from ganforge.training.gradients import average_gradients_
 from ganforge.training.meter import Meter, NonFiniteLossError
+from ganforge.training.player import Player
 from ganforge.training.rounds import flip_horizontally
 from ganforge.training.run import Run
-from ganforge.training.schedules import Schedule
-
-
-@dataclass
-class Player:
-    """How one side learns.
-
-    Attributes:
-        optimizer: parameters -> optimizer.
-        schedule: kimg -> factor of the optimizer's learning rate.
-        clip_norm: bound of the gradient's 2-norm over the side's parameters; None for no bound.
-    """
-
-    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
-    schedule: Schedule
-    clip_norm: float | None = None
 
 
 class AdversarialModule(LightningModule):
@@ -134,7 +118,7 @@ class AdversarialModule(LightningModule):
         return self
 
     def configure_optimizers(self) -> list[Optimizer]:
-        optimizers = [player.optimizer(self._parameters_of[side]) for side, player in self.players.items()]
+        optimizers = [player.start(self._parameters_of[side]) for side, player in self.players.items()]
         if self.device.type == "cpu":
             for optimizer in optimizers:
                 # Adam asks at each step whether an accelerator is recording a graph. Where CUDA is installed and no
@@ -234,8 +218,7 @@ class AdversarialModule(LightningModule):
         turn: Turn,
     ) -> None:
         player, parameters = self.players[side], self._parameters_of[side]
-        for group in optimizer.param_groups:
-            group["lr"] = optimizer.defaults["lr"] * player.schedule(turn.images_seen / 1000)
+        player.set_time(optimizer, turn.images_seen / 1000)
         optimizer.zero_grad()
         for micro_batch in micro_batches:
             terms = terms_of(micro_batch, turn)
