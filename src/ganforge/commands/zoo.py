@@ -241,7 +241,8 @@ ganforge train experiment=sngan_cifar10             # trains it
 ganforge train experiment=sngan_cifar10 loss=wasserstein penalty=[r1] # with other parts
 ```
 
-[Adding a paper](adding_a_paper.md) shows how a recipe is made.
+[Adding a paper](adding_a_paper.md) shows how a recipe is made; [Few images](few_images.md) measures augmentations
+and LeCam where data are few.
 
 ## Recipes
 
