@@ -199,7 +199,11 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     arguments = parser.parse_args()
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    fresh = {"about": header(seed=f"0 to {arguments.seeds - 1}"), "kimg": arguments.kimg, "runs": {}}
+    fresh = {
+        "about": header(seed=", ".join(map(str, range(arguments.seeds)))),
+        "kimg": arguments.kimg,
+        "runs": {},
+    }
     section = results.setdefault(arguments.data, fresh)
     if section["kimg"] != arguments.kimg:
         section = results[arguments.data] = fresh

@@ -89,7 +89,11 @@ FAMILIES = [
     Family("bigan_mnist", 60),
     Family("cogan_mnist", 30),
     Family("mad_gan_mnist", 40),
-    Family("began_folder", 30, f"{QUICK} game.discriminator.width=16"),
+    Family(
+        "began_folder",
+        30,
+        f"{QUICK} game.discriminator.width=16 game.k_rate=0.02 optimizer.generator.lr=2e-4",
+    ),
     Family("ebgan_mnist", 60, f"{QUICK} game.discriminator.width=16"),
     Family("ssgan_cifar10", 3, FEW_ROUNDS),
     Family("sngan_cifar10", 5, FEW_ROUNDS),
@@ -226,7 +230,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     arguments = parser.parse_args()
     chosen = [family for family in FAMILIES if not arguments.only or family.recipe in arguments.only]
-    about = header(seed=f"0 to {arguments.seeds - 1}" if arguments.seeds > 1 else 0)
+    about = header(seed=", ".join(map(str, range(arguments.seeds))))
     recipes = [(family, words_for(family, arguments.data, arguments.root)) for family in chosen]
 
     def run(job: tuple[Family, list[str], int]) -> str | None:
