@@ -282,7 +282,14 @@ def test_every_metric_scores_its_data(train: Train, metrics: str) -> None:
 
 
 # What makes any recipe's networks small and its schedules short; a key counts where the model has it.
-SMALL_MODEL = {"width": 4, "max_width": 16, "w_dim": 16, "stable_kimg": 0.008, "fade_kimg": 0.008}
+SMALL_MODEL = {
+    "width": 2,
+    "max_width": 16,
+    "w_dim": 16,
+    "stable_kimg": 0.008,
+    "fade_kimg": 0.008,
+    "embedding_dim": 8,
+}
 
 
 def shrunk(recipe: Any) -> list[str]:

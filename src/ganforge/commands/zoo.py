@@ -30,6 +30,7 @@ log = logging.getLogger("ganforge")
 
 PARTS = ("game", "model", "head", "loss", "penalty", "augment")
 DATA = {"digits": "digits", "mnist": "MNIST"}  # what bench/zoo.py trains on
+NOT_LEARNED = 20  # an FID above it is said to be too high to speak of learning
 FIGURES = ("fid", "kid", "precision", "recall", "coverage")
 
 
@@ -280,6 +281,9 @@ def _study(data: str, shown: str, section: Mapping[str, Any]) -> list[str]:
         f"its scoring, and images/s are by them.\n\n{section['about']}"
     )
     names = list(entries)
+    short = [f"`{name}`" for name in names if mean(_values(entries[name], "fid")) > NOT_LEARNED]
+    if short:
+        text += f"\n\nNot learned at this length (FID above {NOT_LEARNED}): {', '.join(short)}."
     pictures = []
     for start in range(0, len(names), 4):
         row = names[start : start + 4]
