@@ -31,6 +31,8 @@ SCRIPTS: dict[str, tuple[list[str], list[str]]] = {
     "resume": ([], ["--kills", "5"]),
 }
 
+OWN_PAGES = ("zoo", "few_images")  # studies of hours, that write docs/zoo.md and docs/few_images.md
+
 
 def summary(script: Path) -> str:
     """The first paragraph of a script's docstring."""

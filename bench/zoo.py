@@ -89,7 +89,11 @@ FAMILIES = [
     Family("bigan_mnist", 60),
     Family("cogan_mnist", 30),
     Family("mad_gan_mnist", 40),
-    Family("began_folder", 30, f"{QUICK} game.discriminator.width=16"),
+    Family(
+        "began_folder",
+        30,
+        f"{QUICK} game.discriminator.width=16 game.k_rate=0.02 optimizer.generator.lr=2e-4",
+    ),
     Family("ebgan_mnist", 60, f"{QUICK} game.discriminator.width=16"),
     Family("ssgan_cifar10", 3, FEW_ROUNDS),
     Family("sngan_cifar10", 5, FEW_ROUNDS),
@@ -197,10 +201,11 @@ def shown(words: list[str]) -> str:
 writing = threading.Lock()
 
 
-def note(data: str, family: Family, words: list[str], seed: int, found: dict[str, Any]) -> None:
+def note(data: str, family: Family, words: list[str], seed: int, found: dict[str, Any], about: str) -> None:
     with writing:
         everything = measured()
-        section = everything.setdefault(data, {"about": header(seed="as told"), "recipes": {}})
+        section = everything.setdefault(data, {"about": "", "recipes": {}})
+        section["about"] = about
         section["fid_real_halves"] = found["fid_real_halves"]
         settings = shown(words)
         entry = section["recipes"].setdefault(family.recipe, {"seeds": {}})
@@ -225,6 +230,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     arguments = parser.parse_args()
     chosen = [family for family in FAMILIES if not arguments.only or family.recipe in arguments.only]
+    about = header(seed=", ".join(map(str, range(arguments.seeds))))
     recipes = [(family, words_for(family, arguments.data, arguments.root)) for family in chosen]
 
     def run(job: tuple[Family, list[str], int]) -> str | None:
@@ -241,7 +247,7 @@ def main() -> int:
             if seed == 0:
                 suffix = "" if arguments.data == "digits" else f"_{arguments.data}"
                 keep_picture(Path(folder) / "run", PICTURES / f"{family.recipe}{suffix}.png")
-        note(arguments.data, family, words, seed, found)
+        note(arguments.data, family, words, seed, found, about)
         figures = ", ".join(f"{name} {value:.3g}" for name, value in found["scores"].items())
         print(f"{family.recipe}, seed {seed}: {figures}", flush=True)
         return None

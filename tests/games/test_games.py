@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ N = 8
 every_game = pytest.mark.parametrize("name", GAMES)
 
 
+@functools.cache
 def configured(*words: str) -> dict[str, Any]:
     """The settings of `ganforge train WORDS` with tiny networks."""
     schema.register()
@@ -53,7 +55,8 @@ def batch(labels: int, n: int = N) -> dict[str, Tensor]:
 
 
 def conditional(name: str) -> list[bool]:
-    return [False, True] if built(name).takes_labels else [False]
+    takes_labels = building.target_of(configured(f"game={name}")["game"], "game").takes_labels
+    return [False, True] if takes_labels else [False]
 
 
 def play(game: Game, rounds: int, labels: int) -> set[Tensor]:
@@ -129,3 +132,19 @@ def test_the_generator_side_makes_images_of_normal_latents(name: str) -> None:
     images = side(torch.randn(5, side.latent_dim), torch.zeros(5, dtype=torch.int64))
     assert images.shape == (5, 1, 8, 8)
     assert images.abs().max() <= 1
+
+
+@every_game
+def test_settings_for_speed_leave_the_terms_as_they_are(name: str) -> None:
+    game = built(name, "model.discriminator.norm=none", "penalty=[r1]")
+    data = batch(0)
+    plain = game.discriminator_terms(data, Turn(0, 0, Draws(1, 0)))
+    game.fused_pass = True  # type: ignore[assignment]
+    fused = game.discriminator_terms(data, Turn(0, 0, Draws(1, 0)))
+    torch.testing.assert_close(fused, plain, atol=1e-5, rtol=1e-5)
+    game.reuse_fakes = True  # type: ignore[assignment]
+    with torch.autocast("cpu", torch.bfloat16):
+        turn = Turn(0, 0, Draws(1, 0))
+        for terms in (game.discriminator_terms(data, turn), game.generator_terms(data, turn)):
+            assert all(term.isfinite() and term.dtype == torch.float32 for term in terms.values())
+            torch.stack(list(terms.values())).sum().backward()

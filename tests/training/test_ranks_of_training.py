@@ -28,15 +28,23 @@ from ganforge.augmentations.apa import AdaptivePseudoAugmentation
 from ganforge.datasets.samples import TensorSamples
 from ganforge.evaluation.evaluator import NoEvaluation
 from ganforge.evaluation.ranks import Ranks
+from ganforge.games.began import BEGAN
+from ganforge.games.bigan import BiGAN
+from ganforge.games.cogan import CoGAN
+from ganforge.games.game import Game
+from ganforge.games.infogan import InfoGAN
+from ganforge.games.latent_optimisation import LatentOptimisation
+from ganforge.games.mad_gan import MADGAN
+from ganforge.games.ssgan import SSGAN
 from ganforge.games.synthesis import Synthesis
 from ganforge.losses.nonsaturating import NonSaturating
 from ganforge.losses.wasserstein import Wasserstein
-from ganforge.networks import dcgan, mlp, sngan
+from ganforge.networks import autoencoder, dcgan, mlp, sngan
 from ganforge.penalties.gradient_penalty import GradientPenalty
 from ganforge.penalties.lecam import LeCam
 from ganforge.penalties.path_length import PathLength
 from ganforge.penalties.r1 import R1
-from ganforge.schedules import Constant
+from ganforge.schedules import Constant, Linear
 from ganforge.training.ema import EMA
 from ganforge.training.fit import fit
 from ganforge.training.gradients import average_gradients_
@@ -67,11 +75,45 @@ def batch_norm_pair() -> tuple[nn.Module, nn.Module]:
     return dcgan.Generator(latent_dim=8, **facts), dcgan.Discriminator(**facts)
 
 
+def began() -> Game:
+    """With a k that moves in earnest within ten rounds."""
+    judge = autoencoder.Discriminator(8, 1, width=4, code_dim=4)
+    return BEGAN(plain_pair()[0], judge, gamma=1.0, k_rate=0.1)
+
+
+def infogan() -> Game:
+    return InfoGAN(*plain_pair(), NonSaturating(), categories=[3], continuous=1)
+
+
+def mad_gan() -> Game:
+    generator, judge = plain_pair()
+    return MADGAN(lambda: copy.deepcopy(generator), judge, NonSaturating(), number=5)
+
+
+def ssgan() -> Game:
+    return SSGAN(*plain_pair(), NonSaturating())
+
+
+def cogan() -> Game:
+    generator, judge = lambda: plain_pair()[0], lambda: plain_pair()[1]
+    return CoGAN(generator, judge, NonSaturating(), second="negatives", num_classes=3)
+
+
+def bigan() -> Game:
+    return BiGAN(plain_pair()[0], lambda: plain_pair()[1], NonSaturating(), width=8, num_classes=3)
+
+
+def logan() -> Game:
+    return Synthesis(*plain_pair(), NonSaturating(), latent_optimisation=LatentOptimisation())
+
+
 # As p moves in earnest within ten rounds.
 ADA = partial(AdaptiveDiscriminatorAugmentation, p=0.5, target=0.1, speed_kimg=1.0, every_kimg=0.05)
 APA = partial(AdaptivePseudoAugmentation, p=0.5, target=0.1, speed_kimg=1.0, every_kimg=0.05)
+FALLING = Linear(end_kimg=0.3)
+ADA_FALLING = partial(AdaptiveDiscriminatorAugmentation, p=FALLING, target=None)
 
-# name: networks, loss, penalties, bound of the gradients, arguments of the module and for speed
+# name: networks or a whole game, loss, penalties, bound of the gradients, arguments of the module and for speed
 CASES: dict[str, tuple[Callable[[], Any], Any, dict[str, Any], float | None, dict[str, Any]]] = {
     "plain": (plain_pair, NonSaturating(), {}, None, {"flip": True}),
     "r1": (plain_pair, NonSaturating(), {"r1": R1(gamma=1.0, every=2)}, None, {}),
@@ -84,6 +126,14 @@ CASES: dict[str, tuple[Callable[[], Any], Any, dict[str, Any], float | None, dic
     "apa": (plain_pair, NonSaturating(), {}, None, {"augmentation": APA, "accumulate": 2}),
     "lecam": (plain_pair, NonSaturating(), {"lecam": LeCam(every=2)}, None, {"accumulate": 2}),
     "path_length": (plain_pair, NonSaturating(), {"length": PathLength(every=2)}, None, {"accumulate": 2}),
+    "began": (began, None, {}, None, {"accumulate": 2, "discriminator_steps": 2}),
+    "infogan": (infogan, None, {}, None, {}),
+    "mad_gan": (mad_gan, None, {}, None, {}),
+    "ssgan": (ssgan, None, {}, None, {}),
+    "cogan": (cogan, None, {}, None, {}),
+    "bigan": (bigan, None, {}, None, {}),
+    "logan": (logan, None, {}, None, {"accumulate": 2}),
+    "schedules": (plain_pair, NonSaturating(), {"r1": R1(FALLING)}, None, {"augmentation": ADA_FALLING}),
     "batch_norm": (batch_norm_pair, NonSaturating(), {}, None, {}),
 }
 
@@ -92,10 +142,14 @@ def played(case: str, ranks: Ranks, folder: str, precision: str) -> dict[str, An
     """Ten rounds of a case by this rank: its weights and buffers, and what was metered."""
     pair, loss, penalties, clip_norm, arguments = CASES[case]
     torch.manual_seed(ranks.rank)  # the ranks have to begin with the first one's weights
-    generator, discriminator = pair()
+    made = pair()
     arguments = dict(arguments)
     augmentation = arguments.pop("augmentation", lambda: None)()
-    game = Synthesis(generator, discriminator, loss, copy.deepcopy(penalties), augmentation)
+    game = (
+        made
+        if isinstance(made, Game)
+        else Synthesis(*made, loss, copy.deepcopy(penalties), augmentation=augmentation)
+    )
     game.fused_pass = arguments.pop("fused_pass", False)
     # In float64 rounding is far below the tolerance, and nothing but rounding may differ. Adam makes whole steps of a
     # gradient that is 0 but for rounding; in float32 it is left out.
@@ -105,7 +159,7 @@ def played(case: str, ranks: Ranks, folder: str, precision: str) -> dict[str, An
         else partial(torch.optim.SGD, lr=1e-3)
     )
     player = Player(optimizer, Constant(), clip_norm)
-    ema = EMA(generator, half_life_kimg=0.05, ramp_up=None)
+    ema = EMA(game.generator_side, half_life_kimg=0.05, ramp_up=None)
     module = AdversarialModule(
         game, discriminator=player, generator=player, ema=ema, batch_size=BATCH, seed=5, **arguments
     )

@@ -241,7 +241,8 @@ ganforge train experiment=sngan_cifar10             # trains it
 ganforge train experiment=sngan_cifar10 loss=wasserstein penalty=[r1] # with other parts
 ```
 
-[Adding a paper](adding_a_paper.md) shows how a recipe is made.
+[Adding a paper](adding_a_paper.md) shows how a recipe is made; [Few images](few_images.md) measures augmentations
+and LeCam where data are few.
 
 ## Recipes
 
@@ -255,7 +256,7 @@ def _study(data: str, shown: str, section: Mapping[str, Any]) -> list[str]:
     suffix = "" if data == "digits" else f"_{data}"
     features = "the digits extractor" if data == "digits" else "a classifier trained on the data"
     lines = [
-        "| recipe | kimg | parameters G, D | FID | KID | precision | recall | coverage | images/s | CPU s | seeds |",
+        "| recipe | kimg | parameters G, D | FID | KID | precision | recall | coverage | images/s | s | seeds |",
         "|---" * 11 + "|",
     ]
     for name, entry in entries.items():
@@ -264,7 +265,8 @@ def _study(data: str, shown: str, section: Mapping[str, Any]) -> list[str]:
             f"{entry['kimg']:g}",
             ", ".join(map(_short, entry["parameters"])),
             *(_over_seeds(entry, figure) for figure in FIGURES),
-            *(f"{mean(_values(entry, figure)):,.0f}" for figure in ("images_per_second", "cpu_seconds")),
+            f"{mean(1000 * entry['kimg'] / seconds for seconds in _values(entry, 'cpu_seconds')):,.0f}",
+            f"{mean(_values(entry, 'cpu_seconds')):.0f}",
             str(len(entry["seeds"])),
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -274,8 +276,8 @@ def _study(data: str, shown: str, section: Mapping[str, Any]) -> list[str]:
         f"`python bench/zoo.py --data {data}` trains each recipe with its game, loss, penalties, head and "
         "augmentation, but small networks, other learning rates and half a minute or so of one CPU thread: to see that "
         f"it learns, and not which is best. Figures are by {features}, mean and standard deviation over seeds where "
-        f"there are several.{against} CPU seconds are of the whole run with its start and its scoring; other work "
-        f"shared the cores, which slowed images/s.\n\n{section['about']}"
+        f"there are several.{against} Seconds are those of one core that the whole run took, with its start and "
+        f"its scoring, and images/s are by them.\n\n{section['about']}"
     )
     names = list(entries)
     pictures = []

@@ -92,12 +92,18 @@ class PairDiscriminator(nn.Module):
 
     def features(self, pairs: Tensor) -> Tensor:
         """Pairs (B, C·H·W + latent_dim) -> (B, width); images alone are paired with the mean code, 0."""
-        pixels = self.image_shape.numel()
-        if pairs[0].numel() == pixels:
+        if pairs.shape[1:] == self.image_shape:
             pairs = torch.cat([pairs.flatten(1), pairs.new_zeros(len(pairs), self.latent_dim)], dim=1)
-        of_image = self.image_features(pairs[:, :pixels].reshape(-1, *self.image_shape))
+        pixels = pairs.shape[1] - self.latent_dim
+        of_image = self.image_features(pairs[:, :pixels].reshape(-1, *self._shape_of(pixels)))
         both = torch.cat([of_image, self.of_code(pairs[:, pixels:]).to(of_image.dtype)], dim=1)
         return leaky_relu(self.of_both(both), 0.2)
+
+    def _shape_of(self, pixels: int) -> list[int]:
+        """Of an image with so many numbers: networks that grow make smaller ones at first."""
+        channels, *sides = self.image_shape
+        shrunk = (pixels / self.image_shape.numel()) ** 0.5
+        return [channels, *(round(side * shrunk) for side in sides)]
 
     def forward(self, pairs: Tensor, labels: Tensor) -> Tensor:
         """Pairs (B, C·H·W + latent_dim), labels int64 (B,) -> logits (B,)."""

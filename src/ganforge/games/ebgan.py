@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -60,4 +61,5 @@ class EBGAN(EnergyGame):
     def _further_generator_terms(self, fake: Seen, turn: Turn) -> Terms:
         if not self.pulling_away_weight or len(fake.features) < 2:
             return {}
-        return {"pulling_away": self.pulling_away_weight * pulling_away(fake.features)}
+        with torch.autocast(fake.features.device.type, enabled=False):
+            return {"pulling_away": self.pulling_away_weight * pulling_away(fake.features)}

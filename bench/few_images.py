@@ -1,0 +1,233 @@
+"""A tenth of the digits, or of MNIST, to learn from: without help, and with DiffAugment, ADA, APA and LeCam.
+
+The rest is held out. FID is against it, and so is the discriminator's overfitting: of its logits D, ADA's paper
+(Karras et al. 2020, arXiv 2006.06676, section 3) has
+r_v = (E[D(train)] - E[D(held out)]) / (E[D(train)] - E[D(generated)]), 0 where held-out images look to it as those it
+learned from, 1 where they look like fakes; and r_t = E[sign(D(train))], which the log has as
+accuracy_real = (1 + r_t) / 2. Writes docs/few_images.json, docs/few_images.md and docs/figures/few_images.png; what is
+in the first already is not trained again. Needs matplotlib: pip install 'ganforge[docs]'.
+
+python bench/few_images.py [--data digits|mnist] [--root data] [--seeds 3] [--kimg 30] [--jobs 1]
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+import torch
+
+from ganforge.commands.checkpoints import load_trained
+from ganforge.datasets.digits import digits
+from ganforge.datasets.standard import mnist
+from ganforge.draws import Draws
+from header import header
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+RESULTS, PAGE, FIGURE = DOCS / "few_images.json", DOCS / "few_images.md", DOCS / "figures" / "few_images.png"
+COMMON = "model=dcgan model.generator.width=32 model.discriminator.width=32 loss=nonsaturating batch_size=32 "
+COMMON += "optimizer.generator.lr=5e-4 optimizer.discriminator.lr=5e-4"
+PLAIN = "penalty=[r1] penalty.r1.gamma=0.01"
+HELPS = {
+    "nothing": PLAIN,
+    "DiffAugment": f"{PLAIN} augment=diffaugment",
+    "ADA": f"{PLAIN} augment=ada augment.speed_kimg=20",
+    "APA": f"{PLAIN} augment=apa augment.speed_kimg=20",
+    "LeCam": f"{PLAIN.replace('r1]', 'r1,lecam]')}",
+}
+COLUMNS = {"fid": "FID", "recall": "recall", "r_v": "r_v", "r_t": "r_t", "p": "p at the end"}
+
+
+def split(data: str, root: str, folder: Path) -> dict[str, Path]:
+    """Files of a tenth of every class, the same at each call, and of the rest."""
+    samples = digits() if data == "digits" else mnist(root, image_size=32, resize="pad")
+    shuffled = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0))
+    chosen: list[int] = []
+    for label in range(10):
+        of_class = shuffled[samples.labels[shuffled] == label]
+        chosen += of_class[: round(len(of_class) / 10)].tolist()
+    rest = sorted(set(range(len(samples))) - set(chosen))
+    files = {}
+    for name, index in (("train", sorted(chosen)), ("held_out", rest)):
+        files[name] = folder / f"{name}.npz"
+        images = samples.data[index].permute(0, 2, 3, 1).numpy()
+        np.savez(files[name], images, samples.labels[index].numpy())
+    return files
+
+
+def ganforge(*words: str) -> None:
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    done = subprocess.run(
+        [sys.executable, "-m", "ganforge", *words], env=environment, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RuntimeError(f"ganforge {' '.join(words)}\n{done.stderr}")
+
+
+def overfitting(checkpoint: Path, files: dict[str, Path]) -> dict[str, float]:
+    """r_v and r_t of the discriminator as it stands in the checkpoint."""
+    trained = load_trained(str(checkpoint), ema=False, device=torch.device("cpu"), trust=())
+    judge = trained.game.discriminator_side.eval()
+    logits = {}
+    with torch.no_grad():
+        for name, file in files.items():
+            content = np.load(file)
+            images = torch.from_numpy(content["arr_0"]).permute(0, 3, 1, 2).float() / 127.5 - 1
+            labels = torch.from_numpy(content["arr_1"]).long()
+            logits[name] = judge(images[:2000], labels[:2000])
+            if name == "train":
+                logits["generated"] = judge(
+                    trained.sample(Draws(0, "overfitting"), labels[:2000]), labels[:2000]
+                )
+    middle = {name: values.mean().item() for name, values in logits.items()}
+    apart = middle["train"] - middle["generated"]
+    return {
+        "r_v": (middle["train"] - middle["held_out"]) / apart,
+        "r_t": logits["train"].sign().mean().item(),
+    }
+
+
+def learn(data: str, help: str, seed: int, kimg: float, files: dict[str, Path], run: Path) -> dict[str, Any]:
+    metrics = "digits" if data == "digits" else "domain"
+    words = [*COMMON.split(), *HELPS[help].split(), f"seed={seed}", f"total_kimg={kimg:g}", "trainer=cpu"]
+    words += ["data=array", f"data.root={files['train']}", "metrics=none", "logger=csv"]
+    words += ["callbacks.log.progress=false", "callbacks.samples=null", f"hydra.run.dir={run}"]
+    ganforge("train", *words)
+    last = run / "checkpoints" / "last.ckpt"
+    scores = run / "scores_held_out"
+    ganforge(
+        "evaluate",
+        f"checkpoint={last}",
+        f"real={files['held_out']}",
+        f"metrics={metrics}",
+        f"out={scores}.json",
+    )
+    figures = json.loads(Path(f"{scores}.json").read_text())["scores"]
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["train/discriminator/accuracy_real"]]
+    signs = [2 * float(row["train/discriminator/accuracy_real"]) - 1 for row in rows]
+    controlled = [row[key] for key in rows[-1] if key.endswith("_p") for row in rows[-1:]]
+    return {
+        "fid": figures["fid"],
+        "recall": figures["recall"],
+        **overfitting(last, files),
+        "p": float(controlled[0]) if controlled else None,
+        "curve": [
+            [round(float(row["kimg"]), 2), round(sign, 3)] for row, sign in zip(rows, signs, strict=True)
+        ],
+    }
+
+
+def row_of(help: str, runs: dict[str, Any]) -> str:
+    cells = [help]
+    for column in COLUMNS:
+        values = [run[column] for run in runs.values() if run[column] is not None]
+        spread = f" ± {stdev(values):.2g}" if len(values) > 1 else ""
+        cells.append(f"{mean(values):.3g}{spread}" if values else "")
+    return f"| {' | '.join([*cells, str(len(runs))])} |"
+
+
+PAGE_TOP = """# Few images
+
+Made by `python bench/few_images.py`: a small conditional DCGAN with a weak R1 learns from a tenth of the data, without
+help and with each of four remedies; the rest is held out.
+
+- FID and recall are of samples of the generator's average against the held-out images, by the digits extractor (MNIST:
+  by a classifier of its own).
+- r_v = (E[D(train)] - E[D(held out)]) / (E[D(train)] - E[D(generated)]), of the discriminator's logits on plain images
+  at the end: 0 where it has learned what digits are, 1 where it knows its training images by heart.
+- r_t = E[sign(D(train))], likewise. ADA and APA steer that of what the discriminator is shown towards 0.6 by their p;
+  the log has it as `train/discriminator/accuracy_real` = (1 + r_t) / 2, and the figure shows it."""
+
+
+def write_page(results: dict[str, Any]) -> None:
+    parts = [PAGE_TOP]
+    for data, section in results.items():
+        lines = [f"| help | {' | '.join(COLUMNS.values())} | seeds |", "|---" * (len(COLUMNS) + 2) + "|"]
+        lines += [row_of(help, section["runs"][help]) for help in HELPS if help in section["runs"]]
+        shown = "digits: 180 images" if data == "digits" else "MNIST: 6,000 images"
+        parts.append(
+            f"## A tenth of the {shown}\n\n{section['kimg']:g} kimg. {section['about']}\n\n"
+            + "\n".join(lines)
+        )
+    parts.append("![r_t of what the discriminator is shown, against kimg](figures/few_images.png)")
+    PAGE.write_text("\n\n".join(parts) + "\n")
+
+
+def draw(results: dict[str, Any]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        1, len(results), figsize=(6.4 * len(results), 3.4), layout="constrained", squeeze=False
+    )
+    for position, (data, section) in zip(axes[0], results.items(), strict=True):
+        for help, runs in section["runs"].items():
+            kimg, signs = zip(*runs[min(runs)]["curve"], strict=True)
+            smooth = [mean(signs[max(0, at - 9) : at + 1]) for at in range(len(signs))]
+            position.plot(kimg, smooth, label=help, linewidth=1.3)
+        position.axhline(0.6, color="0.6", linewidth=0.8, linestyle="--")
+        position.set_title(f"a tenth of {data}", fontsize=10)
+        position.set_xlabel("thousands of real images seen (kimg)")
+        position.set_ylabel("r_t, mean of ten entries")
+        position.grid(alpha=0.3)
+        position.legend(frameon=False)
+    figure.savefig(FIGURE, dpi=90)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", choices=("digits", "mnist"), default="digits")
+    parser.add_argument("--root", default="data", help="the folder that holds MNIST/raw")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--kimg", type=float, default=30.0)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    arguments = parser.parse_args()
+    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    fresh = {
+        "about": header(seed=", ".join(map(str, range(arguments.seeds)))),
+        "kimg": arguments.kimg,
+        "runs": {},
+    }
+    section = results.setdefault(arguments.data, fresh)
+    if section["kimg"] != arguments.kimg:
+        section = results[arguments.data] = fresh
+    writing = threading.Lock()
+
+    with tempfile.TemporaryDirectory() as folder:
+        files = split(arguments.data, arguments.root, Path(folder))
+
+        def run(job: tuple[int, str]) -> None:
+            seed, help = job
+            if str(seed) in section["runs"].get(help, {}):
+                return
+            found = learn(arguments.data, help, seed, arguments.kimg, files, Path(folder) / f"{help}_{seed}")
+            with writing:
+                section["runs"].setdefault(help, {})[str(seed)] = found
+                RESULTS.write_text(json.dumps(results) + "\n")
+                print(row_of(help, {str(seed): found}), flush=True)
+
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            list(pool.map(run, [(seed, help) for seed in range(arguments.seeds) for help in HELPS]))
+    draw(results)
+    write_page(results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

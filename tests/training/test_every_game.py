@@ -1,0 +1,76 @@
+"""Every game of conf/game goes on as if it had not been stopped, and its checkpoint can be sampled and evaluated."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import ganforge as package
+
+CONF = Path(__file__).parents[2] / "conf"
+GAMES = sorted(path.stem for path in (CONF / "game").glob("*.yaml"))
+
+pytestmark = pytest.mark.slow
+
+TINY = [
+    "trainer=cpu",
+    "metrics=none",
+    "logger=csv",
+    "batch_size=8",
+    "workers=0",
+    "callbacks.samples.every_kimg=0",
+]
+TINY += [f"callbacks.samples.{name}=2" for name in ("rows", "columns")]
+TINY += [f"model.{side}.width=8" for side in ("generator", "discriminator")]
+
+
+def ganforge(cwd: Path, *words: str) -> None:
+    paths = [str(Path(package.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    settings = {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "OMP_NUM_THREADS": "1",
+        "GANFORGE_CACHE": str(cwd / "cache"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "ganforge", *words],
+        cwd=cwd,
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def state(folder: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    return loaded
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_resumed_equals_uninterrupted_and_the_checkpoint_is_enough(game: str, tmp_path: Path) -> None:
+    words = ["train", f"game={game}", *TINY, "accumulate=2", "discriminator_steps=2"]
+    if game in ("began", "ebgan"):
+        words.append("game.discriminator.width=8")
+    ganforge(tmp_path, *words, "total_kimg=0.096", "hydra.run.dir=whole")
+    ganforge(tmp_path, *words, "total_kimg=0.048", "hydra.run.dir=part")
+    ganforge(tmp_path, "train", "resume=part", "total_kimg=0.096")
+    whole, resumed = state(tmp_path / "whole"), state(tmp_path / "part")
+    assert whole["clock"] == resumed["clock"]
+    assert whole["state_dict"].keys() == resumed["state_dict"].keys()
+    for name, tensor in whole["state_dict"].items():
+        assert torch.equal(resumed["state_dict"][name], tensor), name
+    ganforge(tmp_path, "sample", "checkpoint=whole", "num=4", "out=fakes", "device=cpu")
+    shown = {path.stem for path in (tmp_path / "whole" / "samples").glob("*_kimg_*.png")}
+    names = {name.partition("_kimg_")[2] for name in shown}
+    assert names | {"0", "1", "2", "3", "grid"} == {path.stem for path in (tmp_path / "fakes").glob("*.png")}
+    measured = ["metrics=digits", "num_samples=64", "device=cpu", "out=scores.json"]
+    ganforge(tmp_path, "evaluate", "checkpoint=whole", *measured)
+    assert "fid" in json.loads((tmp_path / "scores.json").read_text())["scores"]
