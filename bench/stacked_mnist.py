@@ -3,7 +3,8 @@
 PacGAN's test (arXiv 1712.04086) at a small size: 26,000 samples of the moving average, each channel through a
 classifier of the single digits. On those that come with scikit-learn, or with --mnist FOLDER on MNIST at 32x32.
 
-python bench/stacked_mnist.py [--kimg 200] [--width 32] [--seeds 1] [--mnist FOLDER] [--pictures FOLDER] [WORD ...]
+python bench/stacked_mnist.py [--kimg 200] [--width 32] [--discriminator-width 8] [--seeds 1] [--mnist FOLDER]
+    [--pictures FOLDER] [WORD ...]
 """
 
 from __future__ import annotations
@@ -48,14 +49,18 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kimg", type=float, default=200)
-    parser.add_argument("--width", type=int, default=32, help="of both networks")
+    parser.add_argument("--width", type=int, default=32, help="of the generator")
+    parser.add_argument(
+        "--discriminator-width", type=int, help="the generator's; a smaller one misses more modes"
+    )
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--samples", type=int, default=26000)
     parser.add_argument("--mnist", type=Path, help="the folder that holds MNIST/raw; digits without it")
     parser.add_argument("--pictures", type=Path, help="a folder for a grid of each")
     arguments, words = parser.parse_known_args()
-    shared = [f"total_kimg={arguments.kimg:g}", f"metrics.final_num_samples={arguments.samples}", *words]
-    shared += [f"model.{side}.width={arguments.width}" for side in ("generator", "discriminator")]
+    shared = [f"total_kimg={arguments.kimg:g}", f"metrics.final_num_samples={arguments.samples}"]
+    widths = {"generator": arguments.width, "discriminator": arguments.discriminator_width or arguments.width}
+    shared += [f"model.{side}.width={width}" for side, width in widths.items()]
     if arguments.mnist is not None:
         shared += [
             "data=stacked_mnist",
@@ -63,9 +68,10 @@ def main() -> int:
             "data.image_size=32",
             "data.resize=pad",
         ]
+    shared += words
     print(header(seed=f"0 to {arguments.seeds - 1}"))
     data = "stacked MNIST, 32x32" if arguments.mnist is not None else "stacked digits, 8x8"
-    print(f"{data}, {arguments.kimg:g} kimg, width {arguments.width}.\n")
+    print(f"{data}, {arguments.kimg:g} kimg, widths {' and '.join(map(str, widths.values()))}.\n")
     print("| game | seed | modes of 1,000 | KL, nats | seconds |\n|---|---|---|---|---|", flush=True)
     for game in GAMES:
         for seed in range(arguments.seeds):

@@ -143,6 +143,8 @@ def test_the_lazy_correction_is_the_papers(weights: Any) -> None:
         (("fast.bf16=true", "trainer.precision=64-true"), ("fast.bf16=true", "trainer.precision=64-true")),
         (("fast.lazy_correction=true",), ("fast.lazy_correction=true", "`every` above 1")),
         (("fast.tf32=true",), ("fast.tf32=true", "trainer.accelerator")),
+        (("fast.reuse_fakes=true", "game=logan"), ("fast.reuse_fakes=true", "game.latent_optimisation")),
+        (("fast.compile=true", "game=logan"), ("fast.compile=true", "game.latent_optimisation")),
         (("fast.bf16=perhaps",), ("fast.bf16=perhaps",)),
         (("fast.chanels_last=true",), ("did you mean 'fast.channels_last'?",)),
     ],
@@ -185,3 +187,16 @@ def test_one_pass_does_not_compare_real_with_fake(train: Any, weights: Any) -> N
     assert outcome.code == 2
     assert "fast.fused_pass=true does not go with MinibatchDiscriminationHead" in outcome.err
     weights("all", *words, "fast.all=true")
+
+
+def test_one_pass_keeps_to_the_groups_of_two(train: Any, weights: Any) -> None:
+    """A group of the minibatch's deviation that has real and fake images in it would tell another figure."""
+    model = (
+        "model=stylegan2",
+        "model.generator.width=4",
+        "model.discriminator.width=4",
+        "callbacks.samples=null",
+    )
+    uneven = (*model, "batch_size=6", "total_kimg=0.012")
+    train(*uneven, "fast.fused_pass=true").refuses("fast.fused_pass=true", "MinibatchDeviation")
+    weights("uneven", *uneven, "fast.all=true")

@@ -29,6 +29,7 @@ from ganforge.penalties.orthogonal import Orthogonal, orthogonal
 from ganforge.penalties.penalty import (
     Critic,
     CriticPenalty,
+    DiscriminatorPenalty,
     GeneratorPenalty,
     LogitPenalty,
     ParameterPenalty,
@@ -345,7 +346,13 @@ def test_yaml_composes_under_its_own_key_and_repeats_its_defaults(path: Path) ->
     penalty = instantiate(config)
     assert isinstance(penalty, Penalty)
     assert isinstance(
-        penalty, CriticPenalty | LogitPenalty | ParameterPenalty | GeneratorPenalty | Projection
+        penalty,
+        CriticPenalty
+        | DiscriminatorPenalty
+        | LogitPenalty
+        | ParameterPenalty
+        | GeneratorPenalty
+        | Projection,
     )
     del config["_target_"]
     parameters = inspect.signature(kind).parameters

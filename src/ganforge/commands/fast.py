@@ -14,7 +14,7 @@ from ganforge.commands.checks import check_ranks
 from ganforge.commands.errors import UserError
 from ganforge.games.game import Game
 from ganforge.games.synthesis import Synthesis
-from ganforge.penalties.penalty import CriticPenalty, GeneratorPenalty
+from ganforge.penalties.penalty import CriticPenalty, DiscriminatorPenalty, GeneratorPenalty
 from ganforge.schedules import mapped
 
 
@@ -70,6 +70,11 @@ def _check(fast: Fast, settings: Mapping[str, Any], game: Game, data: Any, devic
             raise UserError(
                 f"fast.{name}=true: {type(game).__name__} cannot be played so; game=synthesis can"
             )
+        if name != "fused_pass" and getattr(fast, name) and getattr(game, "latent_optimisation", None):
+            raise UserError(
+                f"fast.{name}=true does not go with game.latent_optimisation, whose fakes are made anew by each player "
+                f"and differentiated twice: fast.{name}=false"
+            )
     norm = _batch_norm(side)
     if fast.fused_pass and norm:
         raise UserError(
@@ -93,7 +98,11 @@ def _check(fast: Fast, settings: Mapping[str, Any], game: Game, data: Any, devic
             "twice before it is differentiated: fast.compile=false"
         )
     parts = getattr(game, "penalties", {}).items()
-    penalties = [name for name, part in parts if isinstance(part, CriticPenalty | GeneratorPenalty)]
+    penalties = [
+        name
+        for name, part in parts
+        if isinstance(part, CriticPenalty | DiscriminatorPenalty | GeneratorPenalty)
+    ]
     if fast.compile and _spectral_norm(side) and penalties:
         raise UserError(
             f"fast.compile=true does not go with spectral norm and penalty=[{penalties[0]}], whose pass may move "

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from ganforge.augmentations.augmentation import Augmentation
 from ganforge.draws import Draws
 from ganforge.games.game import Batch, Game, Terms, Turn
+from ganforge.games.latent_optimisation import LatentOptimisation, held
 from ganforge.losses.loss import Loss
 from ganforge.networks.heads.head import Head
 from ganforge.networks.layers.growing import Growing
 from ganforge.penalties.penalty import (
     CriticPenalty,
+    DiscriminatorPenalty,
     GeneratorPenalty,
     LogitPenalty,
     ParameterPenalty,
@@ -61,6 +63,8 @@ class Synthesis(Game):
             "PacGAN"): it takes `packing` times the images' channels, and no labels. Those of a batch are packed in
             their order, after augmentation.
 
+        latent_optimisation: has fakes made of latents that first take a step, in both players' steps (LOGAN).
+
     Networks that grow (`Growing`) are told the time before each step.
 
     A discriminator with a `head` that learns from labels by terms of its own (an auxiliary classifier, say) and with
@@ -93,12 +97,16 @@ class Synthesis(Game):
         augmentation: Augmentation | None = None,
         top_k: Value | None = None,
         packing: int = 1,
+        latent_optimisation: LatentOptimisation | None = None,
     ) -> None:
         super().__init__()
         self.generator_side = generator
         self.discriminator_side = discriminator
         self.loss = loss
         self.penalties = nn.ModuleDict(dict(penalties or {}))
+        for penalty in self.penalties.values():
+            if isinstance(penalty, DiscriminatorPenalty):
+                penalty.prepare(discriminator)
         if augmentation is not None and augmentation.reads_signs and not loss.undecided_at_zero:
             raise ValueError(
                 f"augmentation {type(augmentation).__name__} is steered by the sign of real logits, which says nothing "
@@ -131,6 +139,7 @@ class Synthesis(Game):
         if packing < 1:
             raise ValueError(f"packing={packing}: the discriminator sees at least 1 image at a time")
         self.packing = packing
+        self.latent_optimisation = latent_optimisation
         self._reads_features = self._head is not None or self.reads_features
         self._compiled: dict[str, Callable[..., Tensor]] = {}
         self._kept: tuple[Tensor, Tensor] | None = None
@@ -149,8 +158,12 @@ class Synthesis(Game):
         batch = self._at_this_time(batch, turn)
         labels = batch["labels"]
         kept = self.reuse_fakes and turn.last_step
-        with torch.set_grad_enabled(kept):
-            z, raw_fake = self._fakes(turn.draws, labels)
+        if self.latent_optimisation is not None:
+            with held(self.generator_side):
+                z, raw_fake, change = self._optimised_fakes(turn, labels)
+        else:
+            with torch.set_grad_enabled(kept):
+                z, raw_fake = self._fakes(turn.draws, labels)
         if kept:
             self._kept, raw_fake = (z, raw_fake), raw_fake.detach()
         taken = self._taken_for_real(batch["images"], labels, turn)
@@ -161,6 +174,8 @@ class Synthesis(Game):
         terms: Terms = {}
         if self._loss is not None:
             terms["adversarial"] = self._discriminator_loss(real_logits, fake_logits)
+        if self.latent_optimisation is not None:
+            terms["latent_step"] = change
         if self._head is not None:
             terms |= self._head.discriminator_terms(features[0], features[1], labels)
         if self.reads_features:
@@ -172,7 +187,9 @@ class Synthesis(Game):
 
         def term_of(penalty: Penalty) -> Tensor | None:
             if isinstance(penalty, CriticPenalty):
-                return penalty(self._critic(labels), real, fake, turn.draws)  # type: ignore[no-any-return]
+                return penalty(self._critic(labels), real, fake.detach(), turn.draws)  # type: ignore[no-any-return]
+            if isinstance(penalty, DiscriminatorPenalty):
+                return penalty(self.discriminator_side, real, turn.draws)  # type: ignore[no-any-return]
             if isinstance(penalty, LogitPenalty):
                 return penalty(real_logits, fake_logits)  # type: ignore[no-any-return]
             if isinstance(penalty, ParameterPenalty) and penalty.player == "discriminator":
@@ -186,7 +203,10 @@ class Synthesis(Game):
     def generator_terms(self, batch: Batch, turn: Turn) -> Terms:
         batch = self._at_this_time(batch, turn)
         labels = batch["labels"]
-        z, raw_fake = self._fakes(turn.draws, labels) if self._kept is None else self._kept
+        if self.latent_optimisation is not None:
+            z, raw_fake, change = self._optimised_fakes(turn, labels)
+        else:
+            z, raw_fake = self._fakes(turn.draws, labels) if self._kept is None else self._kept
         self._kept = None
         fake = self._told(self._shown(raw_fake, turn), z)
         fake_logits, *features = self._judge(fake, labels)
@@ -194,6 +214,8 @@ class Synthesis(Game):
         terms: Terms = {}
         if self._loss is not None:
             terms["adversarial"] = self._generator_loss(*self._best(real_logits, fake_logits, turn))
+        if self.latent_optimisation is not None:
+            terms["latent_step"] = change
         if self._head is not None:
             terms |= self._head.generator_terms(features[0], labels)
         if self.reads_features:
@@ -327,6 +349,17 @@ class Synthesis(Game):
         """Latents and what the generator makes of them."""
         z = self._latents(draws, labels)
         return z, at_least_float32(self._compiled.get("generator", self.generator_side)(z, labels))
+
+    def _optimised_fakes(self, turn: Turn, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents after their step, what the generator makes of them, and the penalty on the step."""
+        assert self.latent_optimisation is not None
+
+        def score(z: Tensor) -> Tensor:
+            images = at_least_float32(self.generator_side(z, labels))
+            return self._critic(labels)(self._told(self._packed(images), z))
+
+        z, change = self.latent_optimisation(self._latents(turn.draws, labels), score, turn.draws)
+        return z, at_least_float32(self.generator_side(z, labels)), change
 
     def _latents(self, draws: Draws, labels: Tensor) -> Tensor:
         return draws.normal(len(labels), self.latent_dim, device=labels.device)

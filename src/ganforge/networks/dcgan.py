@@ -87,6 +87,10 @@ class Discriminator(nn.Module):
     channel) where each logit must depend on its own image alone; or `none`. The head is by default a linear
     layer, with classes a projection.
 
+    Args:
+        dropout: share of every layer's outputs that are left out in training (Salimans et al. 2016,
+            arXiv:1606.03498, whose discriminators have it).
+
     Raises:
         ValueError: `image_size` is None or unsupported.
     """
@@ -98,6 +102,7 @@ class Discriminator(nn.Module):
         num_classes: int = 0,
         width: int = 64,
         norm: NormName = "batch",
+        dropout: float = 0.0,
         head: MakeHead | None = None,
     ) -> None:
         super().__init__()
@@ -111,7 +116,9 @@ class Discriminator(nn.Module):
             layers.append(nn.Conv2d(channels, wide, kernel_size=4, stride=2, padding=1, bias=has_bias))
             if level > 0:
                 layers += norm2d(norm, wide)
-            layers.append(nn.LeakyReLU(0.2, inplace=True))
+            active = nn.LeakyReLU(0.2, inplace=True)
+            # As one layer, so that weights have the same names with and without.
+            layers.append(nn.Sequential(active, nn.Dropout(dropout)) if dropout else active)
             channels = wide
         self.layers = nn.Sequential(*layers, nn.Flatten())
         # Projection (Miyato & Koyama 2018): more samples of the asked class than with the label as one more

@@ -1,6 +1,6 @@
 """FastGAN (Liu et al. 2021, arXiv:2101.04775), light networks for few images: skip-layer excitation, gated units.
 
-The discriminator is the paper's without its decoders, which reconstruct real images.
+The discriminator's decoders, which reconstruct real images, are there where penalty=[reconstruction] adds them.
 """
 
 from __future__ import annotations
@@ -156,6 +156,27 @@ class DownBlock(nn.Module):
         return mean
 
 
+class Decoder(nn.Module):
+    """A map of 8x8 -> an image of `size` by gated 3x3 convolutions after each doubling, a 3x3 convolution and tanh."""
+
+    def __init__(self, in_channels: int, channels: int, size: int, width: int, norm: NormName) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        height = 8
+        while height < size:
+            height *= 2
+            wide = channels_at(height, width)
+            layers += [nn.Upsample(scale_factor=2.0), conv(in_channels, 2 * wide, 3, padding=1)]
+            layers += [*norm2d(norm, 2 * wide), nn.GLU(dim=1)]
+            in_channels = wide
+        self.layers = nn.Sequential(*layers, conv(in_channels, channels, 3, padding=1), nn.Tanh())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, in_channels, 8, 8) -> images (B, channels, size, size) in [-1, 1]."""
+        images: Tensor = self.layers(x)
+        return images
+
+
 class Discriminator(nn.Module):
     """Strided convolutions to 256x256 where the image is larger, down blocks to 8x8, then a head on 4x4 windows.
 
@@ -194,10 +215,37 @@ class Discriminator(nn.Module):
             layers.append(DownBlock(wide, channels_at(height, width), norm))
             wide = channels_at(height, width)
             height //= 2
+        self.layers_to_8x8 = len(layers)
         last = channels_at(8, width)
         layers += [conv(wide, last, 1), *norm2d(norm, last), nn.LeakyReLU(0.2, inplace=True)]
         self.layers = nn.Sequential(*layers, nn.AvgPool2d(5, stride=1), nn.Flatten())
         self.head = (head or Projection)(last * 4 * 4, num_classes, finish)
+        self.channels, self.width, self.norm = channels, width, norm
+        self.decoded_size = min(128, size // 2)
+        self.decoders: nn.ModuleList | None = None
+
+    def add_decoders(self) -> None:
+        """Those of an 8x8 map, and of a quarter of a 16x16 one, to images of 128x128 or half of the size."""
+        wide = [channels_at(2 * height, self.width) for height in (8, 16)]
+        self.decoders = nn.ModuleList(
+            Decoder(before, self.channels, self.decoded_size, self.width, self.norm) for before in wide
+        )
+
+    def reconstruct(self, images: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+        """What the decoders make of images (B, C, H, W): the whole ones, and the quarter `which`, int64 (B,), of each.
+
+        Both are (B, C, S, S) in [-1, 1] with S = `decoded_size`. Quarters count from left to right, then down.
+        """
+        assert self.decoders is not None, "add_decoders() makes them"
+        maps: list[Tensor] = []
+        x = images
+        for layer in self.layers[: self.layers_to_8x8]:
+            x = layer(x)
+            maps.append(x)
+        small, large = maps[-1], maps[-2]
+        parts = large.reshape(len(large), -1, 2, 8, 2, 8).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+        quarter = parts[torch.arange(len(which), device=which.device), which]
+        return self.decoders[0](small), self.decoders[1](quarter)
 
     def features(self, images: Tensor) -> Tensor:
         """images (B, C, H, W) -> what the head sees, (B, D)."""

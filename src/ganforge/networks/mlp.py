@@ -70,6 +70,9 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """`depth` hidden layers of `width` leaky ReLUs (0.2), then a head: by default linear, with classes a projection.
 
+    Args:
+        dropout: share of every layer's outputs that are left out in training.
+
     Raises:
         ValueError: `image_size` is below 1.
     """
@@ -82,6 +85,7 @@ class Discriminator(nn.Module):
         width: int = 256,
         depth: int = 2,
         norm: Literal["batch", "layer", "none"] = "none",
+        dropout: float = 0.0,
         head: MakeHead | None = None,
     ) -> None:
         super().__init__()
@@ -91,7 +95,9 @@ class Discriminator(nn.Module):
             layers.append(nn.Linear(features, width))
             if norm != "none":
                 layers.append(NORMS[norm](width))
-            layers.append(nn.LeakyReLU(0.2, inplace=True))
+            active = nn.LeakyReLU(0.2, inplace=True)
+            # As one layer, so that weights have the same names with and without.
+            layers.append(nn.Sequential(active, nn.Dropout(dropout)) if dropout else active)
             features = width
         self.layers = nn.Sequential(*layers)
         self.head = (head or Projection)(features, num_classes, plain)

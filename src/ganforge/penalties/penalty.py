@@ -110,6 +110,22 @@ class ParameterPenalty(Penalty, ABC):
         """The penalty, `weight` included and `every` not."""
 
 
+class DiscriminatorPenalty(Penalty, ABC):
+    """A scalar that asks the discriminator, or parts of its own in there, for more than logits."""
+
+    @abstractmethod
+    def prepare(self, discriminator: nn.Module) -> None:
+        """Called once, when the game is put together: parts that are to learn are added to the discriminator here.
+
+        Raises:
+            ValueError: a discriminator without what is needed.
+        """
+
+    @abstractmethod
+    def forward(self, discriminator: nn.Module, real: Tensor, draws: Draws) -> Tensor:
+        """The penalty, `weight` included and `every` not; `real` and `draws` as in `CriticPenalty`."""
+
+
 @dataclass(frozen=True)
 class Scene:
     """What a generator's penalty may look at: both networks, with the batch's labels bound, and what they made.
