@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ganforge.commands import building, resolvers, schema
 from ganforge.commands.configuration import plain
+from ganforge.commands.errors import UserError
 from ganforge.commands.options import config_folder
 from ganforge.draws import Draws
 from ganforge.games.game import Game, Turn
@@ -132,6 +133,23 @@ def test_the_generator_side_makes_images_of_normal_latents(name: str) -> None:
     images = side(torch.randn(5, side.latent_dim), torch.zeros(5, dtype=torch.int64))
     assert images.shape == (5, 1, 8, 8)
     assert images.abs().max() <= 1
+
+
+@every_game
+def test_points_are_played_for_or_refused(name: str) -> None:
+    words = ["data=gaussian_ring", "model=mlp"]
+    only_images = {"ssgan": "samples of 2 cannot be turned", "cogan": r"game\.second=negatives"}
+    if name in only_images:
+        with pytest.raises(UserError, match=only_images[name]):
+            built(name, *words)
+        if name == "ssgan":
+            return
+        words.append("game.second=negatives")
+    game = built(name, *words)
+    data = {"images": torch.randn(N, 2), "labels": torch.zeros(N, dtype=torch.int64)}
+    for terms_of in (game.discriminator_terms, game.generator_terms):
+        torch.stack(list(terms_of(data, Turn(0, 0, Draws(0, 0))).values())).sum().backward()
+    assert game.sample(Draws(0, 0), data["labels"]).shape == (N, 2)
 
 
 @every_game

@@ -11,8 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ganforge.draws import Draws
+from ganforge.games.began import BEGAN
+from ganforge.games.bigan import BiGAN
+from ganforge.games.cogan import CoGAN
 from ganforge.games.ddls import DDLS
 from ganforge.games.drs import DRS, acceptance, excess
+from ganforge.games.ebgan import EBGAN
+from ganforge.games.mad_gan import MADGAN
 from ganforge.games.sampling import Manner, StyleTruncated, generate
 from ganforge.games.sampling_method import Judged, SamplingMethod, judged
 from ganforge.games.synthesis import Synthesis
@@ -199,6 +204,12 @@ def test_a_game_of_packs_and_another_game_are_refused() -> None:
 
     with pytest.raises(ValueError, match=r"not for Other"):
         judged(Other(generator, discriminator, NonSaturating()), generator)
+
+
+@pytest.mark.parametrize("kind", [BiGAN, CoGAN, MADGAN, BEGAN, EBGAN])
+def test_games_of_other_latents_or_discriminators_are_refused(kind: type[Synthesis]) -> None:
+    with pytest.raises(ValueError, match=f"not for {kind.__name__}"):
+        judged(kind.__new__(kind), nn.Identity())
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from ganforge.games.bigan import BiGAN
 from ganforge.games.cogan import CoGAN
 from ganforge.games.game import Game
 from ganforge.games.infogan import InfoGAN
+from ganforge.games.latent_optimisation import LatentOptimisation
 from ganforge.games.mad_gan import MADGAN
 from ganforge.games.ssgan import SSGAN
 from ganforge.games.synthesis import Synthesis
@@ -43,7 +44,7 @@ from ganforge.penalties.gradient_penalty import GradientPenalty
 from ganforge.penalties.lecam import LeCam
 from ganforge.penalties.path_length import PathLength
 from ganforge.penalties.r1 import R1
-from ganforge.schedules import Constant
+from ganforge.schedules import Constant, Linear
 from ganforge.training.ema import EMA
 from ganforge.training.fit import fit
 from ganforge.training.gradients import average_gradients_
@@ -102,9 +103,15 @@ def bigan() -> Game:
     return BiGAN(plain_pair()[0], lambda: plain_pair()[1], NonSaturating(), width=8, num_classes=3)
 
 
+def logan() -> Game:
+    return Synthesis(*plain_pair(), NonSaturating(), latent_optimisation=LatentOptimisation())
+
+
 # As p moves in earnest within ten rounds.
 ADA = partial(AdaptiveDiscriminatorAugmentation, p=0.5, target=0.1, speed_kimg=1.0, every_kimg=0.05)
 APA = partial(AdaptivePseudoAugmentation, p=0.5, target=0.1, speed_kimg=1.0, every_kimg=0.05)
+FALLING = Linear(end_kimg=0.3)
+ADA_FALLING = partial(AdaptiveDiscriminatorAugmentation, p=FALLING, target=None)
 
 # name: networks or a whole game, loss, penalties, bound of the gradients, arguments of the module and for speed
 CASES: dict[str, tuple[Callable[[], Any], Any, dict[str, Any], float | None, dict[str, Any]]] = {
@@ -125,6 +132,8 @@ CASES: dict[str, tuple[Callable[[], Any], Any, dict[str, Any], float | None, dic
     "ssgan": (ssgan, None, {}, None, {}),
     "cogan": (cogan, None, {}, None, {}),
     "bigan": (bigan, None, {}, None, {}),
+    "logan": (logan, None, {}, None, {"accumulate": 2}),
+    "schedules": (plain_pair, NonSaturating(), {"r1": R1(FALLING)}, None, {"augmentation": ADA_FALLING}),
     "batch_norm": (batch_norm_pair, NonSaturating(), {}, None, {}),
 }
 

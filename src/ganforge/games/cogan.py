@@ -15,6 +15,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from ganforge.augmentations.augmentation import Augmentation
 from ganforge.draws import Draws
 from ganforge.games.game import Batch, Turn
+from ganforge.games.readout import shapes
 from ganforge.games.synthesis import Synthesis, at_least_float32
 from ganforge.losses.loss import Loss
 from ganforge.penalties.penalty import Penalty
@@ -135,7 +136,7 @@ class CoGAN(Synthesis):
 
     Raises:
         ValueError: both or neither of `second` and `second_classes`, classes that are not there or are all there are,
-            layers that cannot be shared, or a head that learns from labels by terms of its own.
+            layers that cannot be shared, edges of points, or a head that learns from labels by terms of its own.
     """
 
     unsupervised = True
@@ -180,6 +181,8 @@ class CoGAN(Synthesis):
             raise ValueError(
                 f"head {type(head).__name__} does not go with game=cogan, whose labels say the domain as well"
             )
+        if second == "edges" and len(shapes(first, judge).image) != 3:
+            raise ValueError("second=edges: points have none, game.second=negatives goes with them")
         share_layers(first, second_generator, own_generator_layers, last=True)
         share_layers(judge, second_judge, own_discriminator_layers, last=False)
         super().__init__(
@@ -196,8 +199,6 @@ class CoGAN(Synthesis):
         if self.second is None:
             return batch
         images, labels = batch["images"], batch["labels"]
-        if self.second == "edges" and images.ndim != 4:
-            raise ValueError("second=edges needs images: points have no edges, game.second=negatives")
         n = len(images)
         domains = (torch.arange(n, device=labels.device) + turn.draws.rank * n) % 2
         other = TRANSFORMS[self.second](images)

@@ -57,7 +57,7 @@ def judged(game: Game, generator_side: nn.Module) -> Judged:
     """
     own = isinstance(game, Synthesis) and all(
         getattr(type(game), name) is getattr(Synthesis, name)
-        for name in ("sample", "_latents", "_fakes", "_told")
+        for name in ("sample", "_latents", "_fakes", "_told", "_judge", "_image_features")
     )
     if not own:
         raise ValueError(
