@@ -5,7 +5,8 @@
 
 k discriminator steps a round, b images a rank, t the time of a step on one rank, λ and β latency and bandwidth of the
 slowest link. λ and β of gloo are measured by all-reduces of 4 kB to 16 MB, t by a run of one rank, and the prediction
-is set beside a run of two ranks, each with as many images as the one had; runs of one and two ranks take turns.
+is set beside a run of two ranks, each with as many images as the one had, and beside two runs of one rank at once,
+which share the machine and send nothing; the three take turns.
 
 Elsewhere t(b) is the larger of two: floating-point operations over what the device is assumed to reach, and operators
 of PyTorch times what it is assumed to take to launch one. Those are counted in one round of each recipe. A ring over
@@ -27,6 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -226,18 +228,29 @@ def measured(words: Sequence[str], ranks: int, kimg: float) -> float:
     return batch / statistics.median(float(speed) for speed in speeds[1:] if speed)
 
 
+def apart(words: Sequence[str], kimg: float) -> float:
+    """Seconds a round of two runs of one rank at once, which share the machine and send nothing: their mean."""
+    with ThreadPoolExecutor(2) as threads:
+        return statistics.mean(threads.map(lambda _: measured(words, 1, kimg), range(2)))
+
+
 def check(models: Sequence[str], rounds: int, kimg: float) -> None:
     latency, bandwidth = link()
     print(f"gloo between two processes here: λ = {1e6 * latency:.0f} µs, β = {bandwidth / 1e9:.2f} GB/s\n")
-    print("| model | one rank, ms | gradients, ms | two ranks: predicted | measured | measured / predicted |")
-    print("|---|---|---|---|---|---|")
+    print(
+        "| model | one rank, ms | two runs of one at once | gradients | two ranks: predicted | measured | "
+        "measured / predicted |\n|---|---|---|---|---|---|---|"
+    )
     for model in models:
         counted = count([*MODELS[model]])
-        pairs = [[measured(MODELS[model], ranks, kimg) for ranks in (1, 2)] for _ in range(rounds)]
-        one, two = (statistics.median(times) for times in zip(*pairs, strict=True))
+        words = MODELS[model]
+        turns = [
+            (measured(words, 1, kimg), apart(words, kimg), measured(words, 2, kimg)) for _ in range(rounds)
+        ]
+        one, beside, two = (statistics.median(times) for times in zip(*turns, strict=True))
         shared = counted.gradient_seconds(2, latency, bandwidth)
-        ratio = statistics.median(b / (a + shared) for a, b in pairs)
-        row = [1000 * one, 1000 * shared, 1000 * (one + shared), 1000 * two]
+        ratio = statistics.median(b / (a + shared) for a, _, b in turns)
+        row = [1000 * one, 1000 * beside, 1000 * shared, 1000 * (one + shared), 1000 * two]
         print(f"| {model} | " + " | ".join(f"{x:.1f}" for x in row) + f" | {ratio:.2f} |", flush=True)
 
 
