@@ -21,6 +21,9 @@ class Loss(ABC):
     generator_uses_real: ClassVar[bool] = False
     """The generator's loss also reads `real_logits`; the others ignore it, and it may be None for them."""
 
+    of_whole_batch: ClassVar[bool] = False
+    """Not a mean over samples: several processes, each with its share, do not make what one does."""
+
     @abstractmethod
     def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """Scalar the discriminator minimises."""

@@ -20,6 +20,7 @@ class RelativisticAverage(Loss):
     """
 
     generator_uses_real: ClassVar[bool] = True
+    of_whole_batch: ClassVar[bool] = True
 
     def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         real_above_fake = real_logits - fake_logits.mean()

@@ -33,6 +33,9 @@ class Penalty(nn.Module):
     bounds_critic: ClassVar[bool] = False
     """Holds the critic's slope, as losses with `needs_lipschitz` require."""
 
+    of_whole_batch: ClassVar[bool] = False
+    """Not a mean over samples: several processes, each with its share, do not make what one does."""
+
     def __init__(self, weight: float = 1.0, every: int = 1) -> None:
         super().__init__()
         if every < 1:
