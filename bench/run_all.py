@@ -1,4 +1,4 @@
-"""Runs every measured comparison, and writes their tables to docs/benchmarks.md.
+"""Runs every measured comparison, and writes their tables to docs/benchmarks.md, of a GPU to docs/benchmarks_gpu.md.
 
 python bench/run_all.py [--quick] [--only loop start ...] [--mnist FOLDER] [--out docs/benchmarks.md]
 """
@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+import torch
+
 HERE = Path(__file__).resolve().parent
 
 # Arguments of each script: in full, and for a short pass.
@@ -21,6 +23,7 @@ SCRIPTS: dict[str, tuple[list[str], list[str]]] = {
     "loop": ([], ["--windows", "5", "--seconds", "0.3", "--rounds", "3000"]),
     "fast": ([], ["--windows", "4", "--seconds", "0.5", "--models", "sngan_32"]),
     "fast_quality": ([], ["--seeds", "1", "--kimg", "40", "--settings", "none", "all"]),
+    "networks": ([], ["--rounds", "2"]),
     "loader": ([], ["--images", "500", "--windows", "2"]),
     "ddp_designs": ([], ["--windows", "3"]),
     "scaling": ([], ["--only-counts"]),
@@ -49,7 +52,8 @@ def main() -> int:
     )
     parser.add_argument("--only", nargs="+", choices=SCRIPTS, default=list(SCRIPTS))
     parser.add_argument("--mnist", default="data", help="the folder that holds MNIST/raw")
-    parser.add_argument("--out", type=Path, default=HERE.parent / "docs" / "benchmarks.md")
+    file = "benchmarks_gpu.md" if torch.cuda.is_available() else "benchmarks.md"
+    parser.add_argument("--out", type=Path, default=HERE.parent / "docs" / file)
     arguments = parser.parse_args()
     how = "a short pass (`python bench/run_all.py --quick`)" if arguments.quick else "`make bench`"
     today = datetime.date.today().isoformat()

@@ -5,10 +5,12 @@
 
 k discriminator steps a round, b images a rank, t the time of a step on one rank, λ and β latency and bandwidth of the
 slowest link. λ and β of gloo are measured by all-reduces of 4 kB to 16 MB, t by a run of one rank, and the prediction
-is set beside a run of two ranks, each with as many images as the one had; runs of one and two ranks take turns.
+is set beside a run of two ranks, each with as many images as the one had, and beside two runs of one rank at once,
+which share the machine and send nothing; the three take turns.
 
-Elsewhere t(b) is the larger of two: floating-point operations over what the device is assumed to reach, and operators
-of PyTorch times what it is assumed to take to launch one. Those are counted in one round of each recipe. A ring over
+Elsewhere t(b) is the larger of two: floating-point operations over what the device is assumed to reach, and the CPU's
+work: operators of PyTorch times what it is assumed to take to launch one, and the latents, which each rank draws for
+all. Operators are counted in one round of each recipe. A ring over
 many machines is assumed to be as slow as their network, in 2 log2(N) latencies, as trees are.
 
 python bench/scaling.py [--rounds 5] [--kimg 4] [--only-counts] [WORD ...]
@@ -27,6 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +61,7 @@ class Machine:
     """What is assumed of a place: see the module.
 
     Attributes:
-        flops: reached in a round, 1/s; launch: s an operator.
+        flops: reached in a round, 1/s; launch: s an operator; draw: s a normal number on one core, as measured here.
         latency: s; bandwidth: bytes/s of the link that a rank's gradients cross.
     """
 
@@ -68,6 +71,7 @@ class Machine:
     launch: float
     latency: float
     bandwidth: float
+    draw: float = 3.1e-9
 
 
 PLACES = [
@@ -87,6 +91,7 @@ class Round:
         steps: of the discriminator.
         images: that it sees.
         flops, operators: in all of it.
+        numbers: random ones that its latents take.
     """
 
     parameters: tuple[int, int]
@@ -94,6 +99,7 @@ class Round:
     images: int
     flops: int
     operators: int
+    numbers: int
 
     def gradient_seconds(self, ranks: int, latency: float, bandwidth: float) -> float:
         """Σ a(P, N) over the round's steps."""
@@ -105,8 +111,11 @@ class Round:
         return (self.steps + 1) * hops * latency + 2 * (ranks - 1) / ranks * sent / bandwidth
 
     def seconds(self, place: Machine) -> float:
-        compute = max(self.flops / place.flops, self.operators * place.launch)
-        return compute + self.gradient_seconds(place.ranks, place.latency, place.bandwidth)
+        # Every rank draws the latents of all on its CPU, which is what launches the operators too.
+        cpu = self.operators * place.launch + place.ranks * self.numbers * place.draw
+        return max(self.flops / place.flops, cpu) + self.gradient_seconds(
+            place.ranks, place.latency, place.bandwidth
+        )
 
 
 class _Counter(TorchDispatchMode):
@@ -149,6 +158,7 @@ class Count(Periodic):
             module.images_per_round,
             self.counter.flops,
             self.counter.operators,
+            (module.discriminator_steps + 1) * module.batch_size * module.game.latent_dim,
         )
         run.ended_because = "counted"
 
@@ -226,18 +236,29 @@ def measured(words: Sequence[str], ranks: int, kimg: float) -> float:
     return batch / statistics.median(float(speed) for speed in speeds[1:] if speed)
 
 
+def apart(words: Sequence[str], kimg: float) -> float:
+    """Seconds a round of two runs of one rank at once, which share the machine and send nothing: their mean."""
+    with ThreadPoolExecutor(2) as threads:
+        return statistics.mean(threads.map(lambda _: measured(words, 1, kimg), range(2)))
+
+
 def check(models: Sequence[str], rounds: int, kimg: float) -> None:
     latency, bandwidth = link()
     print(f"gloo between two processes here: λ = {1e6 * latency:.0f} µs, β = {bandwidth / 1e9:.2f} GB/s\n")
-    print("| model | one rank, ms | gradients, ms | two ranks: predicted | measured | measured / predicted |")
-    print("|---|---|---|---|---|---|")
+    print(
+        "| model | one rank, ms | two runs of one at once | gradients | two ranks: predicted | measured | "
+        "measured / predicted |\n|---|---|---|---|---|---|---|"
+    )
     for model in models:
         counted = count([*MODELS[model]])
-        pairs = [[measured(MODELS[model], ranks, kimg) for ranks in (1, 2)] for _ in range(rounds)]
-        one, two = (statistics.median(times) for times in zip(*pairs, strict=True))
+        words = MODELS[model]
+        turns = [
+            (measured(words, 1, kimg), apart(words, kimg), measured(words, 2, kimg)) for _ in range(rounds)
+        ]
+        one, beside, two = (statistics.median(times) for times in zip(*turns, strict=True))
         shared = counted.gradient_seconds(2, latency, bandwidth)
-        ratio = statistics.median(b / (a + shared) for a, b in pairs)
-        row = [1000 * one, 1000 * shared, 1000 * (one + shared), 1000 * two]
+        ratio = statistics.median(b / (a + shared) for a, _, b in turns)
+        row = [1000 * one, 1000 * beside, 1000 * shared, 1000 * (one + shared), 1000 * two]
         print(f"| {model} | " + " | ".join(f"{x:.1f}" for x in row) + f" | {ratio:.2f} |", flush=True)
 
 
@@ -253,7 +274,7 @@ def extrapolate() -> None:
         for recipe in RECIPES:
             counted = count_recipe(recipe, Path(folder))
             place = PLACES[0]
-            launches = counted.operators * place.launch > counted.flops / place.flops
+            launches = counted.seconds(place) > counted.flops / place.flops
             cells = []
             for place in PLACES:
                 seconds = counted.seconds(place)
@@ -268,7 +289,8 @@ def extrapolate() -> None:
             )
     place = PLACES[0]
     print(
-        f"\nassumed: {place.flops / 1e12:.0f} TFLOP/s reached and {1e6 * place.launch:.0f} µs an operator; "
+        f"\nassumed: {place.flops / 1e12:.0f} TFLOP/s reached and {1e6 * place.launch:.0f} µs an operator, "
+        f"{1e9 * place.draw:.1f} ns a normal number; "
         + "; ".join(
             f"{p.name}: λ = {1e6 * p.latency:.0f} µs, β = {p.bandwidth / 1e9:.2f} GB/s a GPU"
             for p in PLACES[1:]

@@ -75,6 +75,14 @@ WRONG_VALUES: list[tuple[Words, Words]] = [
     (("trainer.devices=0",), ("trainer.devices=0", "from 1 up", "auto")),
     (("trainer.devices=3",), ("batch_size=32", "3 processes", "batch_size=30 or 33")),
     (("trainer.devices=2", "accumulate=32"), ("batch_size=32", "accumulate=32", "batch_size=64")),
+    (
+        ("trainer=ddp", "trainer.timeout_seconds=1e20"),
+        ("trainer.timeout_seconds=1e+20", "at most 2592000 (30 days)"),
+    ),
+    (
+        ("data=gaussian_ring", "model=mlp", "fast.channels_last=true"),
+        ("fast.channels_last=true", "holds vectors"),
+    ),
     (("trainer=ddp", "trainer.num_nodes=2"), ("trainer.num_nodes=2", "torchrun --nnodes 2")),
     (("trainer=ddp", "trainer.timeout_seconds=-1"), ("trainer.timeout_seconds=-1", "greater than 0")),
     (("trainer.accelerator=quantum",), ("trainer.accelerator=quantum", "cpu", "auto")),

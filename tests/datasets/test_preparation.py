@@ -190,6 +190,15 @@ def test_nothing_but_damaged_images(pictures: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "out.part").exists()
 
 
+def test_what_others_keep_at_the_place_of_its_work_stays(pictures: Any, tmp_path: Path) -> None:
+    kept = tmp_path / "out.part" / "thesis.txt"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    with pytest.raises(DataError, match=r"out\.part is there, and no unfinished preparation"):
+        write(pictures(5), tmp_path / "out")
+    assert kept.read_text() == "mine"
+
+
 def test_another_preparation_in_the_same_place_is_refused(pictures: Any, tmp_path: Path) -> None:
     source = pictures(20)
     out, work = tmp_path / "out", tmp_path / "out.part"

@@ -67,8 +67,11 @@ def test_figures_equal_torch_fidelity(make_evaluator, halves):
         verbose=False,
     )
     assert ours["fid"] > 1
+    assert ours["kid_mean"] > 0.01
     for name, theirs_name in FIDELITY_NAMES.items():
-        assert ours[name] == pytest.approx(theirs[theirs_name], rel=1e-6), name
+        # A deviation is made of differences: what is rounded is the float32 estimates that it is the deviation of.
+        rounded = ours["kid_mean"] if name == "kid_std" else 0
+        assert ours[name] == pytest.approx(theirs[theirs_name], rel=1e-6, abs=1e-6 * rounded), name
 
 
 def test_identical_sets_are_at_zero_and_noise_is_far(make_evaluator, digits):

@@ -435,6 +435,7 @@ def test_settings_for_speed_on_two_ranks(tmp_path: Path) -> None:
     fast = [f"fast.{name}=true" for name in ("channels_last", "bf16", "resident", "reuse_fakes")]
     done = ganforge("train", *TINY, *words, *fast, "total_kimg=0.12", "hydra.run.dir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert "batch norm: each process takes its own share of the batch for the whole" in done.stderr
     trained = state(tmp_path / "run")
     assert trained["clock"] == {"images_seen": 120, "round": 5}
     for name, tensor in trained["state_dict"].items():
@@ -467,6 +468,38 @@ def test_torchrun_starts_the_ranks_as_well(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "outputs" / "digits").iterdir()
     assert state(folder)["clock"]["images_seen"] == 48
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
+def test_torchrun_starts_a_run_again_that_goes_on(tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = ["-m", "ganforge", "train", *TINY, *ENDLESS, "hydra.run.dir=run"]
+    log = tmp_path / "log.txt"
+    with log.open("w") as file:
+        agent = subprocess.Popen(
+            [*torchrun, "--max-restarts", "1", *words],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=file,
+            stderr=file,
+        )
+
+    def wait_for(what: Callable[[], bool]) -> None:
+        until = time.monotonic() + 200
+        while not what():
+            assert agent.poll() is None, log.read_text()
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.1)
+
+    try:
+        wait_for((tmp_path / "run" / "checkpoints" / "last.ckpt").exists)
+        workers = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+        (victim,) = [pid for pid in workers if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes()]
+        os.kill(int(victim), signal.SIGKILL)
+        wait_for(lambda: "going on in" in log.read_text())
+    finally:
+        agent.terminate()
+        agent.wait(60)
 
 
 def test_torchrun_on_two_machines(tmp_path: Path) -> None:

@@ -245,3 +245,14 @@ def test_a_stopped_run_goes_on_where_it_stopped(bench: Any, tmp_path: Path) -> N
     bench.finish(resume, log)
     assert bench.digest(last(folder)) == bench.digest(last(whole))
     assert not (folder / "failure.txt").exists()
+
+
+def test_settings_of_the_optimizers_may_change(bench: Any, tmp_path: Path) -> None:
+    log, folder = tmp_path / "log.txt", tmp_path / "run"
+    bench.finish([*BASE, *MLP, "total_kimg=0.096", f"hydra.run.dir={folder}"], log)
+    asked = ["optimizer.generator.betas=[0.1,0.9]", "optimizer.discriminator.lr=1e-5", "total_kimg=0.192"]
+    bench.finish(["train", f"resume={folder}", *asked], log)
+    discriminator, generator = torch.load(last(folder), weights_only=True)["optimizer_states"]
+    assert tuple(generator["param_groups"][0]["betas"]) == (0.1, 0.9)
+    assert discriminator["param_groups"][0]["lr"] == 1e-5
+    assert float(generator["state"][0]["step"]) > 96 / 32  # what had been gathered is kept

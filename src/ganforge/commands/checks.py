@@ -39,6 +39,7 @@ TRAINER_KEYS = (
 OWN_TRAINER_KEYS = ("timeout_seconds", "requeue")  # the others are Lightning's
 STOP_SETTINGS = ("metric", "patience_kimg")  # every other key of `stop` is a figure with its target
 TIMEOUT_SECONDS = 1800.0
+LONGEST_TIMEOUT_SECONDS = 30 * 24 * 3600.0
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "64-true")
 
 
@@ -56,7 +57,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         "logger",
     ):
         building.check(settings[key], key)
-    _check_trainer(settings["trainer"])
+    check_trainer(settings["trainer"])
     _check_game(settings["game"])
     for key in ("total_kimg", "batch_size"):
         if not 0 < settings[key] < math.inf:
@@ -85,7 +86,7 @@ def _check_game(config: Mapping[str, Any]) -> None:
             raise UserError(f"{word}: {game.__name__} has no part for it; leave it out")  # type: ignore[union-attr]
 
 
-def _check_trainer(trainer: Mapping[str, Any]) -> None:
+def check_trainer(trainer: Mapping[str, Any]) -> None:
     for key in trainer:
         if key not in TRAINER_KEYS:
             raise UserError(
@@ -93,8 +94,11 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
                 f"{did_you_mean(key, TRAINER_KEYS)}; how long a run is says total_kimg=..."
             )
     timeout = trainer.get("timeout_seconds", TIMEOUT_SECONDS)
-    if not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
-        raise UserError(f"trainer.timeout_seconds={timeout} should be a number greater than 0")
+    if not isinstance(timeout, int | float) or not 0 < timeout <= LONGEST_TIMEOUT_SECONDS:
+        raise UserError(
+            f"trainer.timeout_seconds={timeout} should be a number greater than 0, and at most "
+            f"{LONGEST_TIMEOUT_SECONDS:.0f} (30 days)"
+        )
     precision = trainer.get("precision", "32-true")
     if precision not in PRECISIONS:
         raise UserError(
@@ -144,7 +148,7 @@ def _check_devices(trainer: Mapping[str, Any]) -> None:
     if started > 1 and started != devices * nodes:
         raise UserError(
             f"{started} processes were started, but trainer.devices={devices} on trainer.num_nodes={nodes} are "
-            f"{devices * nodes}: both have to say the same"
+            f"{devices * nodes}: both have to say the same, as trainer=ddp trainer.devices={started} does here"
         )
     if nodes > 1 and started == 1:
         raise UserError(
@@ -185,6 +189,22 @@ def check_ranks(settings: Mapping[str, Any]) -> int:
             f"batch_size={' or '.join(map(str, near))} can"
         )
     return ranks
+
+
+def check_shares(settings: Mapping[str, Any], game: Game) -> None:
+    """Says what takes each process's share for the whole batch, and so differs from what one process does."""
+    parts: list[Any] = [getattr(game, "loss", None), *game.modules()]
+    names = [type(part).__name__ for part in parts if getattr(part, "of_whole_batch", False)]
+    found = list(dict.fromkeys(names))
+    norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in game.modules())
+    if norms and not settings["trainer"].get("sync_batchnorm"):
+        found.append("batch norm")
+    if found:
+        log.warning(
+            "%s: each process takes its own share of the batch for the whole, so that several processes do not give "
+            "exactly what one does",
+            ", ".join(found),
+        )
 
 
 def check_conditional(settings: Mapping[str, Any], data: Any) -> bool:

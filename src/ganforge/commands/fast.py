@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -75,6 +77,13 @@ def _check(fast: Fast, settings: Mapping[str, Any], game: Game, data: Any, devic
                 f"fast.{name}=true does not go with game.latent_optimisation, whose fakes are made anew by each player "
                 f"and differentiated twice: fast.{name}=false"
             )
+    if fast.channels_last and len(data.shape) != 3:
+        raise UserError(f"fast.channels_last=true is for images, and {data.name} holds vectors: leave it out")
+    if fast.compile and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "cl"))):
+        raise UserError(
+            "fast.compile=true needs a C++ compiler, and there is no g++ or clang++ on the PATH: install one, or "
+            "fast.compile=false"
+        )
     norm = _batch_norm(side)
     if fast.fused_pass and norm:
         raise UserError(
@@ -121,9 +130,10 @@ def _check(fast: Fast, settings: Mapping[str, Any], game: Game, data: Any, devic
     if fast.tf32 and device.type != "cuda":
         raise UserError("fast.tf32=true is for NVIDIA GPUs, and trainer.accelerator trains on the CPU here")
     if fast.resident and not data.in_memory:
+        larger = "data.memory_gb=... larger, or " if "memory_gb" in settings["data"] else ""
         raise UserError(
             f"fast.resident=true needs data in memory, and {data.name} is read from files as it is needed: "
-            "data.memory_gb=... larger, or fast.resident=false"
+            f"{larger}fast.resident=false"
         )
 
 

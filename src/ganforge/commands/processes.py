@@ -78,8 +78,11 @@ def _rendezvous() -> Any:
 
 
 def _of_this_run(store: Any) -> Any:
-    """The part of a store that no other run writes to, should its processes come upon the same port."""
-    names = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_STEP_LAUNCHER_PORT")
+    """The part of a store that no other run, and no earlier start of this one, writes to."""
+    names = (
+        *("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"),
+        *("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_STEP_LAUNCHER_PORT"),
+    )
     return dist.PrefixStore("/".join(os.environ.get(name, "") for name in names), store)  # type: ignore[attr-defined]
 
 
@@ -183,7 +186,7 @@ def sharing(
             watching = (team, done, grace_seconds, on_death)
             threading.Thread(target=_watch, args=watching, daemon=True).start()
         store = _store_of(team, started, sys.argv[1:] if words is None else words)
-        timeout_seconds = _meet(store, ranks, timeout_seconds)
+        timeout_seconds = _meet(store, team, timeout_seconds)
         team.signs = SignsOfLife(store, ranks, timeout_seconds)
         team.signs.start()
         torch.set_num_threads(_share_of(threads, processes))
@@ -222,19 +225,21 @@ def _store_of(team: Team, started: int, words: Sequence[str]) -> Any:
     return store
 
 
-def _meet(store: Any, ranks: Ranks, timeout_seconds: float) -> float:
-    """Joins the process group once all are here, as a start takes its time; returns the first process's timeout."""
+def _meet(store: Any, team: Team, timeout_seconds: float) -> float:
+    """Joins the process group once all are here, as a start takes its time; takes over the first process's timeout."""
     global _leads_in
     _leads_in = None
+    ranks = team.ranks
     if ranks.rank == 0:
-        store.set(_TIMEOUT_KEY, str(timeout_seconds))
+        store.set(_TIMEOUT_KEY, f"{timeout_seconds} {team.limit}")
     store.set(f"{_HERE_KEY}/{ranks.rank}", "")
     while not store.check([f"{_HERE_KEY}/{other}" for other in range(ranks.size)]):
         if store.check([_OVER_KEY]):
             store.add(_LEFT_KEY, 1)
             raise NothingToDoError
         time.sleep(0.05)
-    timeout_seconds = float(store.get(_TIMEOUT_KEY))
+    seconds, team.limit = store.get(_TIMEOUT_KEY).decode().split(" ", 1)
+    timeout_seconds = float(seconds)
     timeout = timedelta(seconds=timeout_seconds)
     dist.init_process_group(_backend(), store=store, rank=ranks.rank, world_size=ranks.size, timeout=timeout)
     return timeout_seconds
@@ -300,6 +305,18 @@ def _watch(team: Team, done: threading.Event, grace_seconds: float, on_death: Ca
                 other.kill()
             on_death(who)
             os._exit(1)
+
+
+def end_a_starter_that_hangs(within_seconds: float, on_end: Callable[[], None]) -> None:
+    """Kills the process that started this one, and would have ended it by now if it still did anything."""
+    starter = int(os.environ.get(_PARENT, 0))
+    until = time.monotonic() + within_seconds
+    while starter and os.getppid() == starter:
+        if time.monotonic() >= until:
+            on_end()
+            os.kill(starter, signal.SIGKILL)
+            return
+        time.sleep(0.5)
 
 
 def _end_with_the_starter() -> None:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rich.console import Console
 from rich.table import Table
 
-from ganforge.commands.checks import check_ranks
+from ganforge.commands.checks import check_ranks, check_trainer
 from ganforge.commands.configuration import plain
 from ganforge.commands.errors import RunFailedError, UserError
 from ganforge.commands.job_of_a_sweep import is_job_of_a_sweep
@@ -71,6 +71,7 @@ def _check(settings: Mapping[str, Any]) -> None:
         raise UserError(f"only={settings['only']}: it can be memory, or left out for everything")
     if settings["resume"] is not None:
         raise UserError(f"resume={settings['resume']}: a profile starts anew; leave resume out")
+    check_trainer(settings["trainer"])
     if check_ranks(settings) > 1:
         raise UserError(
             f"trainer.devices={settings['trainer']['devices']}: a profile is of one process; trainer.devices=1 "

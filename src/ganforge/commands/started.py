@@ -13,3 +13,8 @@ def started_together() -> int:
 def comes_after_the_first() -> bool:
     """Whether this is one of several processes, and another one is the first."""
     return started_together() > 1 and os.environ["RANK"] != "0"
+
+
+def was_restarted() -> bool:
+    """Whether torchrun starts these processes again, as one of them failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0

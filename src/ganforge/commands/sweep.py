@@ -70,6 +70,8 @@ class SweepInProcesses(Launcher):
             )
         if any(word.startswith("resume=") and word != "resume=null" for word in job_overrides[0]):
             raise PastHydra(UserError("resume=... goes on with one run: leave out -m"))
+        if "largest_batch=true" in (word.lower() for word in job_overrides[0]):
+            raise PastHydra(UserError("largest_batch=true is for one configuration: leave out -m"))
         Path(str(self._config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
         return [
             self._job(number, list(job)) for number, job in enumerate(job_overrides, start=initial_job_idx)

@@ -31,16 +31,17 @@ from ganforge.commands.checks import (
     check_packing,
     check_ranks,
     check_settings,
+    check_shares,
     check_styles,
     device_of,
     devices_of,
 )
 from ganforge.commands.configuration import plain
 from ganforge.commands.errors import RunFailedError, UserError, user_errors
-from ganforge.commands.processes import NothingToDoError, Team, leading, sharing
+from ganforge.commands.processes import NothingToDoError, Team, end_a_starter_that_hangs, leading, sharing
 from ganforge.commands.resuming import last_checkpoint, load_resumed, resumed_settings
 from ganforge.commands.run_folder import command_line, quoted, record_start, write_config
-from ganforge.commands.started import comes_after_the_first, started_together
+from ganforge.commands.started import comes_after_the_first, started_together, was_restarted
 from ganforge.commands.transfer import start_from
 from ganforge.draws import derive_seed
 from ganforge.games.game import Game
@@ -59,6 +60,7 @@ from ganforge.training.stopping import Stopping
 log = logging.getLogger("ganforge")
 
 _HEAD_START_SECONDS = 2.0
+_GRACE_SECONDS = 30.0  # for the loggers to close
 
 
 def train(config: DictConfig) -> dict[str, float]:
@@ -80,7 +82,7 @@ def train(config: DictConfig) -> dict[str, float]:
 def _lead(config: DictConfig, notice: slurm.Notice) -> dict[str, float]:
     folder = Path(HydraConfig.get().runtime.output_dir)
     if config.resume is None and (folder / "config.yaml").exists():
-        if not slurm.was_requeued():
+        if not (slurm.was_requeued() or was_restarted()):
             raise UserError(
                 f"{folder} already holds a run: resume={folder} goes on with it, hydra.run.dir=... makes another"
             )
@@ -137,9 +139,11 @@ def follow() -> int:
     The settings come from there and not from this process's own command line: a sampled value, a time or a job's number
     in them cannot differ. Returns the exit code.
     """
+    folder: Path | None = None
     try:
         with slurm.noticing() as notice, sharing(started_together()) as team:
             job: _Job = team.ranks.from_first(None)
+            folder = job.folder
             job.settings["logger"] = {}
             data = building.build(job.settings["data"], "data")
             parts = _assemble(job, data)
@@ -153,6 +157,9 @@ def follow() -> int:
         time.sleep(_HEAD_START_SECONDS)  # the first process says what all meet, and ends this one
         said = f" {error}" if isinstance(error, RunFailedError | UserError) else f"\n{traceback.format_exc()}"
         print(f"ganforge: process {os.environ['RANK']}:{said}", file=sys.stderr)
+        if folder and isinstance(error, RunFailedError):
+            message = f"the first process did no more; {_go_on(folder)}"
+            end_a_starter_that_hangs(_GRACE_SECONDS + 15, lambda: _note_failure(folder, message))
         return 1
     return 0
 
@@ -239,7 +246,7 @@ def _sharing(job: _Job) -> AbstractContextManager[Team]:
         ["train"],
         timeout_seconds=job.settings["trainer"].get("timeout_seconds", TIMEOUT_SECONDS),
         timeout_setting="trainer.timeout_seconds",
-        grace_seconds=30,  # for the loggers to close
+        grace_seconds=_GRACE_SECONDS,
         on_death=on_death,
     )
 
@@ -394,6 +401,7 @@ def _announce(
     )
     if ranks > 1:
         log.info("%d processes share each batch of %d", ranks, settings["batch_size"])
+        check_shares(settings, game)
     log.info("%s %s", "going on in" if images_seen else "writing to", folder)
 
 

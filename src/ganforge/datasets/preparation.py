@@ -107,11 +107,15 @@ def prepare(
         OutOfSpaceError: the disk is full.
     """
     work = out.with_name(f"{out.name}.part")
+    done = work / ".done"
     if out.exists() and not (format == "shards" and out.is_dir() and not any(out.iterdir())):
-        if out.is_file():
+        if out.is_file() and done.is_dir():
             shutil.rmtree(work, ignore_errors=True)  # whole, but killed before it could clear up
         raise DataError(f"out={out} is there already: remove it, or choose another place")
-    done = work / ".done"
+    if work.exists() and not done.is_dir() and not (work.is_dir() and not any(work.iterdir())):
+        raise DataError(
+            f"{work} is there, and no unfinished preparation: move it away, or choose another out=..."
+        )
     done.mkdir(parents=True, exist_ok=True)
     preparation = _Preparation(images, _order(len(images), format), work, done, shard_bytes, skip_broken)
     try:

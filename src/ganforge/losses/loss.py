@@ -31,6 +31,9 @@ class Loss(ABC):
     middle: float = 0.0
     """The logit that says neither; of losses whose `generator_uses_real` none is asked for."""
 
+    of_whole_batch: ClassVar[bool] = False
+    """Not a mean over samples: several processes, each with its share, do not make what one does."""
+
     @abstractmethod
     def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """Scalar the discriminator minimises."""

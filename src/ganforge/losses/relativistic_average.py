@@ -21,6 +21,7 @@ class RelativisticAverage(Loss):
 
     generator_uses_real: ClassVar[bool] = True
     undecided_at_zero = False
+    of_whole_batch: ClassVar[bool] = True
 
     def discriminator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         real_above_fake = real_logits - fake_logits.mean()

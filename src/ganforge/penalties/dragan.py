@@ -29,6 +29,7 @@ class Dragan(CriticPenalty):
 
     forbids_batch_norm: ClassVar[bool] = True
     bounds_critic: ClassVar[bool] = True
+    of_whole_batch: ClassVar[bool] = True
 
     def __init__(self, weight: Value = 10.0, every: int = 1) -> None:
         super().__init__(weight, every)

@@ -40,6 +40,9 @@ class Penalty(nn.Module):
     bounds_critic: ClassVar[bool] = False
     """Holds the critic's slope, as losses with `needs_lipschitz` require."""
 
+    of_whole_batch: ClassVar[bool] = False
+    """Not a mean over samples: several processes, each with its share, do not make what one does."""
+
     player: Player = "discriminator"
     """In whose terms it is."""
 

@@ -52,6 +52,7 @@ def fit(
     else:  # Lightning would believe SLURM's variables, and save in the middle of a round when SLURM signals
         plugins.append(LightningEnvironment())
     module.run = run
+    agreement = Agreement()
     trainer = Trainer(
         max_epochs=-1,
         logger=False,
@@ -60,28 +61,28 @@ def fit(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         plugins=plugins,
-        callbacks=[Agreement(), *callbacks, Conductor()],
+        callbacks=[agreement, *callbacks, Conductor()],
         default_root_dir=run.folder,
         devices=devices,
         use_distributed_sampler=False,  # rounds are dealt out to the ranks already
         **trainer_arguments,
     )
-    _let_rounds_flow(module, trainer, callbacks)
+    _let_rounds_flow(module, agreement, callbacks)
     trainer.fit(module, datamodule=rounds, ckpt_path=checkpoint, weights_only=True)
 
 
-def _let_rounds_flow(module: AdversarialModule, trainer: Trainer, callbacks: Sequence[Callback]) -> None:
+def _let_rounds_flow(module: AdversarialModule, agreement: Agreement, callbacks: Sequence[Callback]) -> None:
     """Many rounds in one of Lightning's steps, unless someone wants to be called after each.
 
-    What happens when stays as it was: a step ends with every round that a callback acts after.
+    What happens when stays as it was: a step ends with every round that a callback acts after. Several ranks may end
+    their steps after different rounds: they meet in rounds and in callbacks, never between two steps.
     """
     periodic = [callback for callback in callbacks if isinstance(callback, Periodic)]
-    module.interruptions = [callback.due for callback in periodic]
+    module.interruptions = [agreement.due, *(callback.due for callback in periodic)]
     hooks = ("on_train_batch_start", "on_train_batch_end")
     others = (type(callback) for callback in callbacks if callback not in periodic)
     each = any(getattr(other, hook) is not getattr(Callback, hook) for other in others for hook in hooks)
-    # Ranks that stop their steps by the clock would not do so after the same round.
-    module.step_seconds = 0.0 if each or trainer.world_size > 1 else _STEP_SECONDS
+    module.step_seconds = 0.0 if each else _STEP_SECONDS
 
 
 def _quieten_lightning() -> None:

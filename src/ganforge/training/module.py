@@ -127,6 +127,9 @@ class AdversarialModule(LightningModule):
         return optimizers
 
     def on_train_start(self) -> None:
+        for optimizer in self.trainer.optimizers:  # a checkpoint's hold the settings that they were made with
+            for group in optimizer.param_groups:
+                group.update(optimizer.defaults)
         norms = batch_norms(self.game)
         gathered = self.game.averaged_over_ranks()
         of_norms = [t for norm in norms for t in (norm.running_mean, norm.running_var)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch.distributed as dist
@@ -87,7 +88,7 @@ class _Started(ClusterEnvironment):
         assert rank == self._ranks.rank
 
     def local_rank(self) -> int:
-        return self._ranks.rank % self._devices
+        return int(os.environ.get("LOCAL_RANK", self._ranks.rank % self._devices))
 
     def node_rank(self) -> int:
         return self._ranks.rank // self._devices

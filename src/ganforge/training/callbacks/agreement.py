@@ -12,6 +12,8 @@ from lightning import Callback, LightningModule, Trainer
 
 from ganforge.evaluation.ranks import Ranks
 from ganforge.training.callbacks.periodic import module_and_run
+from ganforge.training.module import AdversarialModule
+from ganforge.training.run import Run
 
 
 class Agreement(Callback):
@@ -26,29 +28,33 @@ class Agreement(Callback):
 
     def __init__(self) -> None:
         self._ranks = Ranks()
-        self._rounds = self._left = 1
+        self._rounds = 1
+        self._next = 0
         self._since = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        module, _ = module_and_run(pl_module)
         self._ranks = Ranks.current()
-        self._rounds = self._left = 1
+        self._rounds, self._next = 1, module.round + 1
         self._since = time.perf_counter()
+
+    def due(self, module: AdversarialModule, run: Run) -> bool:
+        """Whether the ranks talk after the round that just ended; they do so after the same one."""
+        return self._ranks.size > 1 and module.round >= self._next
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._ranks.size == 1:
+        module, run = module_and_run(pl_module)
+        if not self.due(module, run):
             return
-        self._left -= 1
-        if self._left:
-            return
-        _, run = module_and_run(pl_module)
         now = time.perf_counter()
         rounds = int(self._rounds * self.every_seconds / max(now - self._since, 1e-9))
         message = torch.tensor([run.signal_seen or 0, -min(max(rounds, 1), self.most_rounds)])
         dist.all_reduce(message, dist.ReduceOp.MAX)
         number, fewest = message.tolist()
-        self._rounds = self._left = -fewest
+        self._rounds = -fewest
+        self._next = module.round + self._rounds
         self._since = now
         if number:
             run.stop_signal = signal.Signals(number)
