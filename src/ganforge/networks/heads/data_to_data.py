@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,8 @@ class DataToData(Head):
 
     has_terms = True
     needs_classes = True
+
+    of_whole_batch: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -23,6 +23,7 @@ class MinibatchDiscrimination(nn.Module):
     """
 
     mixes_samples: ClassVar[bool] = True
+    of_whole_batch: ClassVar[bool] = True
 
     def __init__(self, features: int, kernels: int, dim: int, finish: Finish = plain) -> None:
         super().__init__()
