@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning import Callback
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
@@ -142,6 +143,23 @@ def test_plays_the_rounds_that_a_plain_loop_plays(play: Any, steps: int, argumen
     assert_equal_to_the_bit(game.generator_side, generator)
     assert_equal_to_the_bit(module.ema.average, average)
     assert (module.round, module.images_seen) == (ROUNDS, ROUNDS * BATCH * steps)
+
+
+def test_a_callback_is_called_after_each_backward_pass_and_changes_nothing(play: Any) -> None:
+    class Counting(Callback):
+        passes = 0
+
+        def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
+            self.passes += 1
+
+    start, data, counting = Synthesis(*mlp_pair(), NonSaturating()), pictures(), Counting()
+    played = []
+    for callbacks in ([], [counting]):
+        module = module_of(copy.deepcopy(start), seed=3, accumulate=2, discriminator_steps=3)
+        play(module, data, ROUNDS, callbacks=callbacks)
+        played.append(module.game)
+    assert counting.passes == ROUNDS * (3 + 1) * 2
+    assert_equal_to_the_bit(*played)
 
 
 def test_micro_batches_change_the_memory_and_not_the_update(play: Any) -> None:

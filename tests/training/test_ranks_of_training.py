@@ -212,6 +212,9 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
 
 
+one_worker = pytest.mark.xdist_group("results of each number of ranks")  # they take a minute
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], Any]:
     """What each rank of each number of ranks ended with."""
@@ -229,6 +232,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], A
     return results
 
 
+@one_worker
 @pytest.mark.parametrize("precision", ["64-true", "32-true"])
 @pytest.mark.parametrize("case", [case for case in CASES if case != "batch_norm"])
 def test_the_weights_do_not_depend_on_the_number_of_ranks(
@@ -244,6 +248,7 @@ def test_the_weights_do_not_depend_on_the_number_of_ranks(
         )
 
 
+@one_worker
 @pytest.mark.parametrize("case", CASES)
 def test_all_ranks_hold_the_same_to_the_last_bit(case: str, results: dict[tuple[int, int], Any]) -> None:
     """Batch norm's statistics and spectral norm's vectors too: any rank's checkpoint would be the run's."""
@@ -253,6 +258,7 @@ def test_all_ranks_hold_the_same_to_the_last_bit(case: str, results: dict[tuple[
             assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@one_worker
 @pytest.mark.parametrize("size", SIZES)
 def test_gradients_of_all_of_some_and_of_no_ranks(size: int, results: dict[tuple[int, int], Any]) -> None:
     for rank in range(size):

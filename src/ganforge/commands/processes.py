@@ -186,9 +186,7 @@ def sharing(
             watching = (team, done, grace_seconds, on_death)
             threading.Thread(target=_watch, args=watching, daemon=True).start()
         store = _store_of(team, started, sys.argv[1:] if words is None else words)
-        timeout_seconds = _meet(store, team, timeout_seconds)
-        team.signs = SignsOfLife(store, ranks, timeout_seconds)
-        team.signs.start()
+        _meet(store, team, timeout_seconds)
         torch.set_num_threads(_share_of(threads, processes))
         if ranks.rank:
             log.setLevel(logging.CRITICAL)
@@ -225,8 +223,11 @@ def _store_of(team: Team, started: int, words: Sequence[str]) -> Any:
     return store
 
 
-def _meet(store: Any, team: Team, timeout_seconds: float) -> float:
-    """Joins the process group once all are here, as a start takes its time; takes over the first process's timeout."""
+def _meet(store: Any, team: Team, timeout_seconds: float) -> None:
+    """Joins the process group once all are here, as a start takes its time, and gives signs of life from then on.
+
+    How long to wait for another, and where that is set, is the first process's.
+    """
     global _leads_in
     _leads_in = None
     ranks = team.ranks
@@ -239,10 +240,10 @@ def _meet(store: Any, team: Team, timeout_seconds: float) -> float:
             raise NothingToDoError
         time.sleep(0.05)
     seconds, team.limit = store.get(_TIMEOUT_KEY).decode().split(" ", 1)
-    timeout_seconds = float(seconds)
-    timeout = timedelta(seconds=timeout_seconds)
+    timeout = timedelta(seconds=float(seconds))
     dist.init_process_group(_backend(), store=store, rank=ranks.rank, world_size=ranks.size, timeout=timeout)
-    return timeout_seconds
+    team.signs = SignsOfLife(store, ranks, float(seconds))
+    team.signs.start()
 
 
 def _share_of(threads: int, processes: int) -> int:

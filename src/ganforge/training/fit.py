@@ -79,10 +79,15 @@ def _let_rounds_flow(module: AdversarialModule, agreement: Agreement, callbacks:
     """
     periodic = [callback for callback in callbacks if isinstance(callback, Periodic)]
     module.interruptions = [agreement.due, *(callback.due for callback in periodic)]
-    hooks = ("on_train_batch_start", "on_train_batch_end")
-    others = (type(callback) for callback in callbacks if callback not in periodic)
-    each = any(getattr(other, hook) is not getattr(Callback, hook) for other in others for hook in hooks)
+    others = [callback for callback in callbacks if callback not in periodic]
+    each = _heard(others, "on_train_batch_start", "on_train_batch_end")
     module.step_seconds = 0.0 if each else _STEP_SECONDS
+    module.backward_is_heard = _heard(callbacks, "on_before_backward", "on_after_backward")
+
+
+def _heard(callbacks: Sequence[Callback], *hooks: str) -> bool:
+    """Whether one of the callbacks does something at one of Lightning's hooks."""
+    return any(getattr(type(c), hook) is not getattr(Callback, hook) for c in callbacks for hook in hooks)
 
 
 def _quieten_lightning() -> None:

@@ -48,6 +48,7 @@ class AdversarialModule(LightningModule):
     Attributes:
         step_seconds: how long one of Lightning's steps may go on with further rounds. What Lightning does between two
             steps takes longer than a tenth of a small network's round.
+        backward_is_heard: whether a callback is to be called before or after backward passes.
         interruptions: each says whether there is something to do after the round that just ended; then the step ends.
 
     Raises:
@@ -92,6 +93,7 @@ class AdversarialModule(LightningModule):
         self.train(self.training)
         self.run: Run | None = None
         self.step_seconds = 0.0
+        self.backward_is_heard = True
         self.interruptions: Sequence[Callable[[AdversarialModule, Run], bool]] = ()
         self.images_seen = 0
         self.round = 0
@@ -226,10 +228,17 @@ class AdversarialModule(LightningModule):
         for micro_batch in micro_batches:
             terms = terms_of(micro_batch, turn)
             self.meter.add(f"train/{side}/", terms)
-            self.manual_backward(_sum(terms) / len(micro_batches))
+            self._backward(_sum(terms) / len(micro_batches))
         average_gradients_(parameters, self._averaged[side])
         self._bound_gradient(side, player, parameters, turn.round)
         optimizer.step()
+
+    def _backward(self, loss: Tensor) -> None:
+        """Lightning's way only where its hooks are heard: no precision that is taken here scales the loss."""
+        if self.backward_is_heard:
+            self.manual_backward(loss)
+        else:
+            loss.backward()  # type: ignore[no-untyped-call]
 
     def _bound_gradient(self, side: str, player: Player, parameters: list[nn.Parameter], round_: int) -> None:
         if player.clip_norm is None and round_ % self.gradient_norm_every:

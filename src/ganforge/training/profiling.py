@@ -331,7 +331,7 @@ def attach(phases: Phases, module: AdversarialModule) -> None:
     wrap(game, "after_discriminator_step", "discriminator: constraints on weights")
     wrap(meter, "add", "logging: keeping the terms")
     wrap(ema, "update", "moving average")
-    for method, name in (("manual_backward", "backward"), ("_bound_gradient", "gradient norm, clipping")):
+    for method, name in (("_backward", "backward"), ("_bound_gradient", "gradient norm, clipping")):
         setattr(module, method, _by_side(phases, name, getattr(module, method)))
     update = module._update
 
