@@ -40,7 +40,7 @@ OWN_TRAINER_KEYS = ("timeout_seconds", "requeue")  # the others are Lightning's
 STOP_SETTINGS = ("metric", "patience_kimg")  # every other key of `stop` is a figure with its target
 TIMEOUT_SECONDS = 1800.0
 LONGEST_TIMEOUT_SECONDS = 30 * 24 * 3600.0
-PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "64-true")
+PRECISIONS = ("32-true", "bf16-mixed", "64-true")
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
@@ -103,7 +103,7 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
     if precision not in PRECISIONS:
         raise UserError(
             f"trainer.precision={precision}: it can be {', '.join(PRECISIONS)} (16-mixed would need a gradient scaler "
-            "for each player)"
+            "for each player, and the steps of a moving average are too small for weights in bf16-true)"
         )
     if not isinstance(trainer.get("requeue", True), bool):
         raise UserError(f"trainer.requeue={trainer['requeue']}: it should be true or false")
