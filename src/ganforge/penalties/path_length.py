@@ -34,9 +34,9 @@ class PathLength(GeneratorPenalty):
     """λ · E[(‖J_wᵀ y‖ - a)²], a the moving average of the lengths (equation 4); steps in w change images evenly.
 
     For fresh w where the generator has `mapping(z, labels) -> w` and `synthesis(w) -> images`, for fresh z elsewhere.
-    Where the synthesis takes a style for each of its `num_styles` layers, w is each layer's copy, and the mean over
-    layers is in the length: with λ = 2 that is the paper's ln 2 / (r² (ln r - ln 2)) for images of height r (appendix B),
-    as y is divided by r and there are 2 log₂ r - 2 layers.
+    Where the synthesis takes a style for each of its `num_styles` layers, w is each layer's copy, and squares are
+    averaged over layers. With y divided by r, the height of images, and 2 log₂ r - 2 layers, λ = 2 is then the paper's
+    ln 2 / (r² (ln r - ln 2)) (appendix B).
 
     Args:
         weight: λ.
