@@ -195,7 +195,11 @@ def check_shares(settings: Mapping[str, Any], game: Game) -> None:
     """Says what takes each process's share for the whole batch, and so differs from what one process does."""
     parts: list[Any] = [getattr(game, "loss", None), *game.modules()]
     names = [type(part).__name__ for part in parts if getattr(part, "of_whole_batch", False)]
+    share = settings["batch_size"] // settings["accumulate"] // check_ranks(settings)
+    names += [type(part).__name__ for part in parts if share % getattr(part, "group_size", 1)]
     found = list(dict.fromkeys(names))
+    if getattr(game, "top_k", None) is not None:
+        found.append("game.top_k")
     norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in game.modules())
     if norms and not settings["trainer"].get("sync_batchnorm"):
         found.append("batch norm")
