@@ -166,3 +166,24 @@ def test_settings_for_speed_leave_the_terms_as_they_are(name: str) -> None:
         for terms in (game.discriminator_terms(data, turn), game.generator_terms(data, turn)):
             assert all(term.isfinite() and term.dtype == torch.float32 for term in terms.values())
             torch.stack(list(terms.values())).sum().backward()
+
+
+@every_game
+def test_a_game_says_what_its_discriminator_makes_of_images(name: str) -> None:
+    for labels in conditional(name):
+        classes = 10 if labels else 0
+        game = built(name, f"conditional={str(labels).lower()}").eval()
+        before = copy.deepcopy(game.state_dict())
+        images = batch(classes)
+        real = game.logits_of_real(images["images"], images["labels"])
+        fake = game.logits_of_generated(Draws(0, "looking"), images["labels"])
+        assert real is not None
+        assert fake is not None
+        assert real.shape == fake.shape == (N,)
+        assert real.isfinite().all()
+        assert not real.requires_grad
+        again = game.logits_of_real(images["images"][:3], images["labels"][:3])
+        assert again is not None
+        torch.testing.assert_close(again, real[:3], msg="each image is judged by itself")
+        for key, tensor in game.state_dict().items():
+            assert torch.equal(tensor, before[key]), key

@@ -329,6 +329,27 @@ class Synthesis(Game):
         generator = self.generator_side if generator_side is None else generator_side
         return at_least_float32(generator(self._latents(draws, labels), labels))
 
+    @torch.no_grad()
+    def logits_of_real(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Of packs where there are any, what is left over left out."""
+        images = self._that_grow[-1].shrunk(images) if self._that_grow else images
+        codes = images.new_zeros(len(images), self.latent_dim)
+        return self._logits(images, self._codes_of_real(images, codes), labels)
+
+    @torch.no_grad()
+    def logits_of_generated(self, draws: Draws, labels: Tensor) -> Tensor:
+        z = self._latents(draws, labels)
+        return self._logits(at_least_float32(self.generator_side(z, labels)), z, labels)
+
+    def _logits(self, images: Tensor, codes: Tensor, labels: Tensor) -> Tensor:
+        """Of images as they are; by the networks as they were before they were compiled for training."""
+        whole = len(images) // self.packing * self.packing
+        compiled, self._compiled = self._compiled, {}
+        try:
+            return self._judge(self._told(self._packed(images[:whole]), codes[:whole]), labels[:whole])[0]
+        finally:
+            self._compiled = compiled
+
     def compile_players(self) -> None:
         """Compiles both networks' forward passes for training; names of weights stay as they are."""
         # Functions and not modules: those would be sub-modules, with weights of their own names.
