@@ -52,6 +52,9 @@ SMALL = {
         "model.generator.fade_kimg=10"),
     "stylegan2": (8, "model.generator.width=32 model.discriminator.width=32 model.generator.max_width=64 "
         "model.discriminator.max_width=64 model.generator.latent_dim=64 model.generator.w_dim=64"),
+    "stylegan3": (8, "model.generator.width=32 model.discriminator.width=32 model.generator.max_width=64 "
+        "model.discriminator.max_width=64 model.generator.latent_dim=64 model.generator.w_dim=64 "
+        "model.generator.layers=4 model.generator.margin=4"),
     "r3gan": (8, "model.generator.width=48 model.discriminator.width=48 model.generator.max_width=96 "
         "model.discriminator.max_width=96"),
     "sngan": (32, "model.generator.width=16 model.discriminator.width=16"),
@@ -115,6 +118,7 @@ FAMILIES = [
     Family("stylegan2_ada_cifar10", 60),
     Family("stylegan2_diffaugment_cifar10", 60),
     Family("stylegan2_apa_folder", 60),
+    Family("stylegan3_t_folder", 25, f"{QUICK} optimizer.generator.lr=2e-3 optimizer.discriminator.lr=2e-3"),
     Family("r3gan_cifar10", 40, f"{QUICK} schedule.end_kimg=10"),
     Family("fastgan_few_images", 2, FEW_ROUNDS),
 ]

@@ -17,18 +17,25 @@ from torch import Tensor, nn
 from ganforge.networks.heads.head import MakeHead
 from ganforge.networks.heads.projection import Projection
 from ganforge.networks.image_size import level_widths
-from ganforge.networks.layers.activation import activate, normalize
-from ganforge.networks.layers.equalized import EqualizedConv2d, EqualizedEmbedding, EqualizedLinear, equalized
+from ganforge.networks.layers.activation import activate
+from ganforge.networks.layers.equalized import EqualizedConv2d, EqualizedLinear, equalized
 from ganforge.networks.layers.minibatch_deviation import MinibatchDeviation
 from ganforge.networks.layers.noise import Noise
 from ganforge.networks.layers.resampling import Filter
+from ganforge.networks.layers.styles import Mapping, StyleGenerator
 
 # Channels of a level times its height, up to `max_width`: configuration F of the paper's table 1.
 widths_of_levels = functools.partial(level_widths, features=32768, network="stylegan2")
 
 
 def modulated_conv2d(
-    x: Tensor, weight: Tensor, styles: Tensor, *, demodulate: bool = True, up: bool = False
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    *,
+    demodulate: bool = True,
+    up: bool = False,
+    gain: Tensor | None = None,
 ) -> Tensor:
     """Convolution with each sample's own weights: s_i w_oik, demodulated divided by their norm over i and k.
 
@@ -42,11 +49,12 @@ def modulated_conv2d(
         weight: (O, I, K, K).
         styles: s, (B, I).
         up: with stride 1/2, K odd.
+        gain: a factor of x, (), that is none of the styles: demodulation does not undo it.
 
     Returns:
         (B, O, H, W), with `up` (B, O, 2H + K - 2, 2W + K - 2).
     """
-    x = x * styles[:, :, None, None]
+    x = x * (styles if gain is None else styles * gain)[:, :, None, None]
     if up:
         x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
     else:
@@ -56,26 +64,6 @@ def modulated_conv2d(
         # Under autocast a root is float32, with which all that follows would be float32 again.
         x = x * torch.rsqrt(squares + 1e-8).to(x.dtype)[:, :, None, None]
     return x
-
-
-class Mapping(nn.Module):
-    """(z, label) -> w: fully connected layers with a hundredth of the learning rate."""
-
-    def __init__(self, latent_dim: int, num_classes: int, w_dim: int, depth: int) -> None:
-        super().__init__()
-        self.embedding = EqualizedEmbedding(num_classes, w_dim) if num_classes else None
-        features = latent_dim + (w_dim if num_classes else 0)
-        widths = [features, *[w_dim] * depth]
-        self.layers = nn.ModuleList(EqualizedLinear(i, o, learning_rate=0.01) for i, o in pairwise(widths))
-
-    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        """z (B, latent_dim), labels int64 (B,) -> w (B, w_dim)."""
-        w = normalize(z)
-        if self.embedding is not None:
-            w = torch.cat([w, normalize(self.embedding(labels))], dim=1)
-        for layer in self.layers:
-            w = activate(layer(w))
-        return w
 
 
 class StyledConv(nn.Module):
@@ -143,8 +131,8 @@ class Synthesis(nn.Module):
         return image
 
 
-class Generator(nn.Module):
-    """Mapping and synthesis. Images have no tanh: they are bounded by [-1, 1] in evaluation mode alone.
+class Generator(StyleGenerator):
+    """Mapping and synthesis.
 
     Args:
         latent_dim: length of z.
@@ -153,8 +141,7 @@ class Generator(nn.Module):
         max_width: most channels of a level.
         w_dim: length of a style.
         depth: layers of the mapping.
-        mixing: in training mode, the share of images whose layers, from a random one on, take the style of another,
-            random z (style mixing, arXiv:1812.04948, section 3.1).
+        mixing: see `StyleGenerator`.
 
     Raises:
         ValueError: `image_size` is None or unsupported.
@@ -172,49 +159,9 @@ class Generator(nn.Module):
         depth: int = 8,
         mixing: float = 0.9,
     ) -> None:
-        super().__init__()
-        self.latent_dim = latent_dim
-        self.mixing = mixing
-        self.mapping = Mapping(latent_dim, num_classes, w_dim, depth)
-        self.synthesis = Synthesis(widths_of_levels(image_size, width, max_width), channels, w_dim)
-
-    def forward(
-        self, z: Tensor, labels: Tensor, truncation: float = 1.0, mean: Tensor | None = None
-    ) -> Tensor:
-        """z float (B, latent_dim), labels int64 (B,) -> images (B, C, H, W).
-
-        Args:
-            truncation: ψ; the style is mean + ψ (w - mean), the image of less variety (arXiv:1812.04948, appendix B).
-            mean: (B, w_dim), what `mean_style` gives where it is known already.
-        """
-        w: Tensor = self.mapping(z, labels)
-        if truncation != 1:
-            w = (self.mean_style(labels) if mean is None else mean).lerp(w, truncation)
-        if self.training and self.mixing > 0:
-            w = self._mixed(w, torch.randn_like(z), labels)
-        images: Tensor = self.synthesis(w)
-        return images if self.training else images.clamp(-1, 1)
-
-    @torch.no_grad()
-    def mean_style(self, labels: Tensor, samples: int = 4096) -> Tensor:
-        """For each label its styles' mean, (B, w_dim), over z of a seed of its own: a function of the weights alone."""
-        z = torch.randn(samples, self.latent_dim, generator=torch.Generator().manual_seed(0)).to(
-            labels.device
-        )
-        kinds, kind = torch.unique(
-            labels if self.mapping.embedding is not None else torch.zeros_like(labels), return_inverse=True
-        )
-        means = [self.mapping(z, label.expand(samples)).mean(dim=0) for label in kinds]
-        return torch.stack(means)[kind]
-
-    def _mixed(self, w: Tensor, z: Tensor, labels: Tensor) -> Tensor:
-        """w (B, w_dim) -> styles (B, num_styles, w_dim) that change to those of z at a random layer."""
-        layers, device = self.synthesis.num_styles, w.device
-        cut = torch.randint(1, layers, (len(w), 1), device=device)
-        cut = torch.where(torch.rand(len(w), 1, device=device) < self.mixing, cut, layers)
-        kept = torch.arange(layers, device=device) < cut
-        other: Tensor = self.mapping(z, labels)
-        return torch.where(kept[:, :, None], w[:, None], other[:, None])
+        mapping = Mapping(latent_dim, num_classes, w_dim, depth)
+        synthesis = Synthesis(widths_of_levels(image_size, width, max_width), channels, w_dim)
+        super().__init__(latent_dim, mapping, synthesis, synthesis.num_styles, mixing)
 
 
 class DownBlock(nn.Module):
