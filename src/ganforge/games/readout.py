@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ganforge.networks.freezing import blocks_of_part
+
 
 class Readout(nn.Module):
     """Plays in the discriminator's place, and holds what else reads its features.
@@ -20,6 +22,12 @@ class Readout(nn.Module):
         super().__init__()
         self.discriminator = discriminator
         self.readout = readout
+
+    @property
+    def blocks_in_order(self) -> list[list[str]]:
+        """The discriminator's, the readout beside the last one."""
+        *first, last = blocks_of_part(self, "discriminator")
+        return [*first, [*last, "readout"]]
 
     @property
     def head(self) -> Any:
