@@ -1,11 +1,8 @@
 """A tenth of the digits, or of MNIST, to learn from: without help, and with DiffAugment, ADA, APA and LeCam.
 
-The rest is held out. FID is against it, and so is the discriminator's overfitting: of its logits D, ADA's paper
-(Karras et al. 2020, arXiv 2006.06676, section 3) has
-r_v = (E[D(train)] - E[D(held out)]) / (E[D(train)] - E[D(generated)]), 0 where held-out images look to it as those it
-learned from, 1 where they look like fakes; and r_t = E[sign(D(train))], which the log has as
-accuracy_real = (1 + r_t) / 2. Writes docs/few_images.json, docs/few_images.md and docs/figures/few_images.png; what is
-in the first already is not trained again. Needs matplotlib: pip install 'ganforge[docs]'.
+The rest is held out: `held_out=...` has training log how far the discriminator overfits, and FID is against it. Writes
+docs/few_images.json, docs/few_images.md and docs/figures/few_images.png; what is in the first already is not trained
+again. Needs matplotlib: pip install 'ganforge[docs]'.
 
 python bench/few_images.py [--data digits|mnist] [--root data] [--seeds 3] [--kimg 30] [--jobs 1]
 """
@@ -28,10 +25,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ganforge.commands.checkpoints import load_trained
 from ganforge.datasets.digits import digits
 from ganforge.datasets.standard import mnist
-from ganforge.draws import Draws
 from header import header
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -75,34 +70,11 @@ def ganforge(*words: str) -> None:
         raise RuntimeError(f"ganforge {' '.join(words)}\n{done.stderr}")
 
 
-def overfitting(checkpoint: Path, files: dict[str, Path]) -> dict[str, float]:
-    """r_v and r_t of the discriminator as it stands in the checkpoint."""
-    trained = load_trained(str(checkpoint), ema=False, device=torch.device("cpu"), trust=())
-    judge = trained.game.discriminator_side.eval()
-    logits = {}
-    with torch.no_grad():
-        for name, file in files.items():
-            content = np.load(file)
-            images = torch.from_numpy(content["arr_0"]).permute(0, 3, 1, 2).float() / 127.5 - 1
-            labels = torch.from_numpy(content["arr_1"]).long()
-            logits[name] = judge(images[:2000], labels[:2000])
-            if name == "train":
-                logits["generated"] = judge(
-                    trained.sample(Draws(0, "overfitting"), labels[:2000]), labels[:2000]
-                )
-    middle = {name: values.mean().item() for name, values in logits.items()}
-    apart = middle["train"] - middle["generated"]
-    return {
-        "r_v": (middle["train"] - middle["held_out"]) / apart,
-        "r_t": logits["train"].sign().mean().item(),
-    }
-
-
 def learn(data: str, help: str, seed: int, kimg: float, files: dict[str, Path], run: Path) -> dict[str, Any]:
     metrics = "digits" if data == "digits" else "domain"
     words = [*COMMON.split(), *HELPS[help].split(), f"seed={seed}", f"total_kimg={kimg:g}", "trainer=cpu"]
-    words += ["data=array", f"data.root={files['train']}", "metrics=none", "logger=csv"]
-    words += ["callbacks.log.progress=false", "callbacks.samples=null", f"hydra.run.dir={run}"]
+    words += ["data=array", f"data.root={files['train']}", f"held_out={files['held_out']}", "metrics=none"]
+    words += ["logger=csv", "callbacks.log.progress=false", "callbacks.samples=null", f"hydra.run.dir={run}"]
     ganforge("train", *words)
     last = run / "checkpoints" / "last.ckpt"
     scores = run / "scores_held_out"
@@ -115,17 +87,20 @@ def learn(data: str, help: str, seed: int, kimg: float, files: dict[str, Path], 
     )
     figures = json.loads(Path(f"{scores}.json").read_text())["scores"]
     with (run / "metrics.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["train/discriminator/accuracy_real"]]
-    signs = [2 * float(row["train/discriminator/accuracy_real"]) - 1 for row in rows]
-    controlled = [row[key] for key in rows[-1] if key.endswith("_p") for row in rows[-1:]]
+        rows = [row for row in csv.DictReader(file) if row["overfitting/r_t"]]
+    with (run / "metrics.csv").open(newline="") as file:
+        controlled = [
+            row[key] for row in csv.DictReader(file) for key in row if key.endswith("_p") and row[key]
+        ]
+    curve = [[float(row["kimg"]), float(row["overfitting/r_v"])] for row in rows if row["overfitting/r_v"]]
+    late = [r_v for kimg, r_v in curve if kimg > 0.8 * curve[-1][0]]
     return {
         "fid": figures["fid"],
         "recall": figures["recall"],
-        **overfitting(last, files),
-        "p": float(controlled[0]) if controlled else None,
-        "curve": [
-            [round(float(row["kimg"]), 2), round(sign, 3)] for row, sign in zip(rows, signs, strict=True)
-        ],
+        "r_v": mean(late),
+        "r_t": mean(float(row["overfitting/r_t"]) for row in rows[-len(rows) // 5 :]),
+        "p": float(controlled[-1]) if controlled else None,
+        "curve": [[round(kimg, 2), round(r_v, 3)] for kimg, r_v in curve],
     }
 
 
@@ -146,9 +121,11 @@ help and with each of four remedies; the rest is held out.
 - FID and recall are of samples of the generator's average against the held-out images, by the digits extractor (MNIST:
   by a classifier of its own).
 - r_v = (E[D(train)] - E[D(held out)]) / (E[D(train)] - E[D(generated)]), of the discriminator's logits on plain images
-  at the end: 0 where it has learned what digits are, 1 where it knows its training images by heart.
-- r_t = E[sign(D(train))], likewise. ADA and APA steer that of what the discriminator is shown towards 0.6 by their p;
-  the log has it as `train/discriminator/accuracy_real` = (1 + r_t) / 2, and the figure shows it."""
+  (Karras et al. 2020, arXiv 2006.06676): 0 where held-out images look to it as those it learns from, 1 where they look
+  like fakes. `held_out=...` has training log it as `overfitting/r_v`; the figure shows it over time, the table the mean
+  of the last fifth.
+- r_t = E[sign(D(train))], likewise: `overfitting/r_t`. ADA and APA steer that of what the discriminator is shown
+  towards 0.6 by their p."""
 
 
 def write_page(results: dict[str, Any]) -> None:
@@ -161,7 +138,7 @@ def write_page(results: dict[str, Any]) -> None:
             f"## A tenth of the {shown}\n\n{section['kimg']:g} kimg. {section['about']}\n\n"
             + "\n".join(lines)
         )
-    parts.append("![r_t of what the discriminator is shown, against kimg](figures/few_images.png)")
+    parts.append("![r_v, how far the discriminator overfits, against kimg](figures/few_images.png)")
     PAGE.write_text("\n\n".join(parts) + "\n")
 
 
@@ -176,13 +153,14 @@ def draw(results: dict[str, Any]) -> None:
     )
     for position, (data, section) in zip(axes[0], results.items(), strict=True):
         for help, runs in section["runs"].items():
-            kimg, signs = zip(*runs[min(runs)]["curve"], strict=True)
-            smooth = [mean(signs[max(0, at - 9) : at + 1]) for at in range(len(signs))]
+            kimg, values = zip(*runs[min(runs)]["curve"], strict=True)
+            smooth = [mean(values[max(0, at - 4) : at + 1]) for at in range(len(values))]
             position.plot(kimg, smooth, label=help, linewidth=1.3)
-        position.axhline(0.6, color="0.6", linewidth=0.8, linestyle="--")
+        position.axhline(1, color="0.6", linewidth=0.8, linestyle="--")
+        position.set_ylim(-0.1, 1.6)
         position.set_title(f"a tenth of {data}", fontsize=10)
         position.set_xlabel("thousands of real images seen (kimg)")
-        position.set_ylabel("r_t, mean of ten entries")
+        position.set_ylabel("r_v, mean of five entries")
         position.grid(alpha=0.3)
         position.legend(frameon=False)
     figure.savefig(FIGURE, dpi=90)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 import yaml
 from torch import Tensor
 
-from ganforge.augmentations import pixels
+from ganforge.augmentations import ada, pixels
 from ganforge.augmentations.ada import AdaptiveDiscriminatorAugmentation, _color_matrix
 from ganforge.augmentations.apa import AdaptivePseudoAugmentation
 from ganforge.augmentations.augmentation import Augmentation
@@ -250,6 +250,58 @@ def test_ada_makes_each_change_with_probability_p(p: float, seed: int) -> None:
         assert (
             untouched - 0.04 < share < untouched + 0.04 + (0.5 * p * (1 - p) ** 2 if kind == "color" else 0)
         )
+
+
+@pytest.mark.parametrize("p", [0.3, 0.7])
+def test_ada_mirrors_and_turns_with_probability_p(p: float, seed: int) -> None:
+    """At 4x4 no whole pixel is shifted; half of the mirrorings and a quarter of the turns are by nothing."""
+    x = images(4000, channels=1, size=4)
+    y = AdaptiveDiscriminatorAugmentation(p=p, kinds=["blit"])(x, Draws(seed, 0), 0)
+    share = (y == x).flatten(1).all(dim=1).float().mean().item()
+    assert share == pytest.approx((1 - p / 2) * (1 - 3 * p / 4), abs=0.04)
+
+
+def test_ada_moves_as_strongly_as_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the maps: sizes by 2^N(0, 0.2²), axes apart by twice that, shifts by an eighth of the width, any turn."""
+    maps: list[Tensor] = []
+
+    def warp(images: Tensor, inverse: Tensor) -> Tensor:
+        maps.append(torch.linalg.inv(inverse.double()))
+        return images
+
+    monkeypatch.setattr(ada, "warp", warp)
+    n = 20_000
+    ada._moved(images(n, channels=1, size=4), torch.tensor(1.0), torch.rand(n, 7), torch.randn(n, 4))
+    sizes = torch.linalg.svdvals(maps[0][:, :2, :2]).log2()
+    assert sizes.mean(dim=1).std().item() == pytest.approx(0.2, rel=0.05)
+    apart = sizes[:, 0] - sizes[:, 1]
+    assert apart.square().mean().sqrt().item() == pytest.approx(0.4, rel=0.05)
+    shift = maps[0][:, :2, 2] / 2  # in widths
+    assert shift.std().item() == pytest.approx(0.125, rel=0.05)
+    assert shift.mean().item() == pytest.approx(0, abs=0.01)
+    turn = torch.atan2(maps[0][:, 1, 0] - maps[0][:, 0, 1], maps[0][:, 0, 0] + maps[0][:, 1, 1])
+    assert turn.std().item() == pytest.approx(math.tau / math.sqrt(12), rel=0.05)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_ada_colours_as_strongly_as_the_paper(channels: int) -> None:
+    n = 20_000
+    u, g = torch.rand(n, 7), torch.randn(n, 3)
+
+    def of(color: Tensor) -> Tensor:
+        shown = color.view(1, channels, 1, 1).expand(n, -1, 1, 1).double()
+        return ada._recolored(shown, torch.tensor(1.0), u, g).flatten(1)
+
+    black, white = of(torch.zeros(channels)), of(torch.ones(channels))
+    factor = (white - black).mean(dim=1)
+    assert factor.abs().log2().std().item() == pytest.approx(0.5, rel=0.05)
+    assert (factor < 0).double().mean().item() == pytest.approx(0.5, abs=0.03)
+    assert (black.mean(dim=1) / factor).std().item() == pytest.approx(0.2, rel=0.05)
+    if channels == 3:
+        hue = (of(torch.tensor([2.0, -1.0, -1.0])) - black) / factor[:, None]
+        saturation = hue.norm(dim=1) / math.sqrt(6)
+        assert saturation.log2().std().item() == pytest.approx(1.0, rel=0.05)
+        assert (hue[:, 0] > 0).double().mean().item() == pytest.approx(0.5, abs=0.03)
 
 
 def test_ada_does_not_leak_below_p_1(seed: int) -> None:

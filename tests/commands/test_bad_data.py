@@ -74,3 +74,11 @@ def test_metrics_that_need_the_network(train: Any, tmp_path: Path, monkeypatch: 
     )
     missing = f"metrics.extractor.weights_path={tmp_path / 'missing.pth'}"
     train("metrics=inception", missing).refuses("missing.pth", "metrics=digits")
+
+
+def test_held_out_images_of_another_kind(train: Any, pictures: Path, tmp_path: Path) -> None:
+    train("held_out=nowhere").refuses("held_out=nowhere", "does not exist")
+    train("held_out=test").refuses("held_out=test", "digits", "no test part")
+    train(f"held_out={pictures}").refuses("held_out=", "no classes", "10 classes", "conditional=false")
+    np.save(tmp_path / "other.npy", np.zeros((4, 16, 16, 1), dtype=np.uint8))
+    train("held_out=other.npy").refuses("held_out=other.npy", "1x16x16", "1x8x8")

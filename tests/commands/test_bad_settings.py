@@ -71,6 +71,7 @@ WRONG_VALUES: list[tuple[Words, Words]] = [
     (("optimizer.generator.lr=-1",), ("optimizer.generator", "learning rate: -1")),
     (("callbacks.checkpoint.every_kimg=-1",), ("callbacks.checkpoint: every_kimg=-1", "at least 0")),
     (("trainer.precision=16-mixed",), ("trainer.precision=16-mixed", "bf16-mixed")),
+    (("trainer.precision=bf16-true",), ("trainer.precision=bf16-true", "bf16-mixed")),
     (("trainer.precision=abc",), ("trainer.precision=abc", "32-true")),
     (("trainer.devices=0",), ("trainer.devices=0", "from 1 up", "auto")),
     (("trainer.devices=3",), ("batch_size=32", "3 processes", "batch_size=30 or 33")),

@@ -182,3 +182,24 @@ def test_a_frozen_block_is_one_of_the_networks_that_a_game_is_made_of(name: str)
     }
     with pytest.raises(ValueError, match="as the last one has to learn"):
         freeze_(side, len(blocks(side)))
+
+
+@every_game
+def test_a_game_says_what_its_discriminator_makes_of_images(name: str) -> None:
+    for labels in conditional(name):
+        classes = 10 if labels else 0
+        game = built(name, f"conditional={str(labels).lower()}").eval()
+        before = copy.deepcopy(game.state_dict())
+        images = batch(classes)
+        real = game.logits_of_real(images["images"], images["labels"])
+        fake = game.logits_of_generated(Draws(0, "looking"), images["labels"])
+        assert real is not None
+        assert fake is not None
+        assert real.shape == fake.shape == (N,)
+        assert real.isfinite().all()
+        assert not real.requires_grad
+        again = game.logits_of_real(images["images"][:3], images["labels"][:3])
+        assert again is not None
+        torch.testing.assert_close(again, real[:3], msg="each image is judged by itself")
+        for key, tensor in game.state_dict().items():
+            assert torch.equal(tensor, before[key]), key

@@ -96,11 +96,21 @@ def test_a_share_moves_and_no_number_by_more_than_the_bound(seed: int) -> None:
     moved, penalty = steep(z, lambda z: z.sin().sum(dim=1), Draws(seed, 0))
     change = (moved - z).detach()
     assert change.abs().max() <= 0.25 + 1e-6
-    still = (change == 0).all(dim=1).float().mean().item()
-    assert still == pytest.approx(0.7, abs=0.05)
+    still = (change == 0).float().mean(dim=0)
+    torch.testing.assert_close(still, torch.full((3,), 0.7), atol=0.05, rtol=0)
+    assert (change == 0).all(dim=1).float().mean().item() == pytest.approx(0.7**3, abs=0.05)
     torch.testing.assert_close(penalty.detach(), change.square().sum(dim=1).mean(), atol=1e-4, rtol=1e-4)
     parts = [steep(z.chunk(2)[r], lambda z: z.sin().sum(dim=1), Draws(seed, 0, r, 2))[0] for r in (0, 1)]
     assert torch.equal(torch.cat(parts), moved)
+
+
+def test_numbers_that_take_no_part_are_constants(seed: int) -> None:
+    z = torch.randn(50, 6)
+    half = LatentOptimisation(alpha=0.9, beta=0.7, weight=1.0, share=0.5, clip=100.0)
+    moved, _ = half(z, lambda z: z.square().sum(dim=1) / 2, Draws(seed, 0))
+    change = (moved - z).detach()
+    slope = torch.where(change != 0, z, 0.0)
+    torch.testing.assert_close(change, latent_step(slope, 0.9, 0.7), atol=1e-5, rtol=1e-4)
 
 
 def test_both_players_see_moved_latents_and_keep_to_their_side(seed: int) -> None:

@@ -24,6 +24,7 @@ from ganforge.games.sampling_method import Judged, SamplingMethod, judged
 from ganforge.games.synthesis import Synthesis
 from ganforge.losses.nonsaturating import NonSaturating
 from ganforge.networks import dcgan, mlp, stylegan2
+from ganforge.networks.heads.minibatch_discrimination import MinibatchDiscriminationHead
 
 METHODS: list[Callable[[], SamplingMethod]] = [
     lambda: DDLS(steps=3),
@@ -191,6 +192,15 @@ def test_rejected_samples_are_of_the_class_asked_for() -> None:
     labels = torch.randint(5, (64,))
     (samples, _) = next(generate(DRS(burn_in=100, gamma=0.0)(of, [1] * 5, 64), labels, seed=1, batch_size=64))
     assert torch.equal(samples[:, 0].round().long(), labels)
+
+
+def test_a_discriminator_that_compares_the_samples_of_a_batch_is_refused() -> None:
+    generator = mlp.Generator(latent_dim=2, image_size=None, channels=2, width=8)
+    discriminator = mlp.Discriminator(None, 2, width=8, head=MinibatchDiscriminationHead)
+    with pytest.raises(
+        ValueError, match=r"head \(MinibatchDiscriminationHead\) judges each sample by the others"
+    ):
+        judged(Synthesis(generator, discriminator, NonSaturating()), generator)
 
 
 def test_a_game_of_packs_and_another_game_are_refused() -> None:

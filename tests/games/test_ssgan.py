@@ -6,12 +6,14 @@ import random
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from ganforge.draws import Draws
 from ganforge.games.game import Turn
 from ganforge.games.ssgan import SSGAN, turned
 from ganforge.losses.hinge import Hinge
-from ganforge.networks import mlp
+from ganforge.networks import mlp, sngan
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -65,3 +67,17 @@ def test_points_cannot_be_turned() -> None:
     discriminator = mlp.Discriminator(image_size=None, channels=2, width=16)
     with pytest.raises(ValueError, match="samples of 2 cannot be turned"):
         SSGAN(generator, discriminator, Hinge())
+
+
+def test_what_reads_the_features_is_bounded_as_the_head_is() -> None:
+    plain, normed = (
+        ssgan(),
+        SSGAN(sngan.Generator(4, 32, 1, width=2), sngan.Discriminator(32, 1, width=2), Hinge()),
+    )
+    assert not is_parametrized(plain.discriminator_side.readout)  # type: ignore[arg-type]
+    readout = normed.discriminator_side.readout
+    assert isinstance(readout, nn.Linear)
+    assert is_parametrized(readout)
+    for _ in range(20):
+        _ = readout.weight
+    assert torch.linalg.matrix_norm(readout.weight, ord=2).item() == pytest.approx(1, abs=1e-3)

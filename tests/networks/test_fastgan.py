@@ -19,14 +19,14 @@ def test_excitation_scales_channels_by_the_small_map() -> None:
     torch.testing.assert_close(layer(low, high), high * gates)
 
 
-@pytest.mark.parametrize("image_size", [64, 256])
+@pytest.mark.parametrize("image_size", [64, 256, 1024])
 def test_maps_are_excited_by_those_16_times_smaller(image_size: int) -> None:
-    generator = fastgan.Generator(4, image_size, 3, width=2).eval()
+    generator = fastgan.Generator(4, image_size, 3, width=1).eval()
     pairs: list[tuple[int, int]] = []
     for layer in generator.excitations:
         layer.register_forward_pre_hook(lambda _, maps: pairs.append((maps[0].shape[2], maps[1].shape[2])))
     generator(torch.randn(2, 4), torch.zeros(2, dtype=torch.int64))
-    assert pairs == [(high // 16, high) for high in (64, 128, 256) if high <= image_size]
+    assert pairs == [(high // 16, high) for high in (64, 128, 256, 512) if high <= image_size]
 
 
 def test_channels_are_the_authors() -> None:

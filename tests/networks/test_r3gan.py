@@ -19,6 +19,32 @@ def test_published_sizes_for_ffhq_at_256() -> None:
         assert round(millions(r3gan.Discriminator(256, 3)), 3) == 23.010
 
 
+def test_published_sizes_for_cifar10_with_and_without_labels() -> None:
+    """The paper's table 9; without labels those of its stacked MNIST, which has as many channels."""
+    with torch.device("meta"):
+        for num_classes, generator, discriminator in ((10, 20.78, 21.28), (0, 20.73, 20.68)):
+            assert round(millions(r3gan.Generator(64, 32, 3, num_classes)), 2) == generator
+            assert round(millions(r3gan.Discriminator(32, 3, num_classes)), 2) == discriminator
+
+
+def test_published_sizes_for_imagenet_at_32_and_64() -> None:
+    with torch.device("meta"):
+        for size, generator, discriminator in ((32, 82.91, 86.55), (64, 103.57, 107.21)):
+            wide = {"num_classes": 1000, "width": 1536, "max_width": 1536, "group_width": 32}
+            assert round(millions(r3gan.Generator(64, size, 3, **wide)), 2) == generator
+            assert round(millions(r3gan.Discriminator(size, 3, **wide)), 2) == discriminator
+
+
+def test_a_label_meets_a_linear_map_of_the_features() -> None:
+    head = r3gan.LabelProduct(5, 3)
+    features, labels = torch.randn(4, 5), torch.tensor([0, 2, 1, 2])
+    assert head.label_embedding is not None
+    expected = torch.einsum("bd,de,be->b", head.label_embedding.weight[labels], head.linear.weight, features)
+    torch.testing.assert_close(head(features, labels), expected)
+    plain = r3gan.LabelProduct(5, 0)
+    torch.testing.assert_close(plain(features, labels), features @ plain.linear.weight[0])
+
+
 def test_all_levels_of_cifar10_are_as_wide() -> None:
     assert r3gan.widths_of_levels(32, None, 768) == {4: 768, 8: 768, 16: 768, 32: 768}
     assert r3gan.widths_of_levels(256, None, 768)[256] == 96

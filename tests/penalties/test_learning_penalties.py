@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ganforge.draws import Draws
+from ganforge.networks.stylegan2 import Generator
 from ganforge.penalties.balanced_consistency import BalancedConsistency
 from ganforge.penalties.consistency import Consistency
 from ganforge.penalties.feature_matching import FeatureMatching
@@ -79,7 +80,9 @@ def test_a_moving_average_is_a_mean_at_first() -> None:
         figures = samples(2, 5)
         for micro_batch in figures:
             average.add(micro_batch)
-        assert average.value.item() == pytest.approx(expected), "a step's own figures wait for the others"
+        assert average.value.item() == pytest.approx(expected, abs=1e-6), (
+            "a step's own figures wait for the others"
+        )
         average.advance()
         rate = max(0.25, 1 / (step + 1))
         expected += rate * (figures.mean().item() - expected)
@@ -200,6 +203,23 @@ def test_path_lengths_of_copies_are_their_mean_square(seed: int) -> None:
     y = Draws(seed, 0).normal(6, 1, 3, 3).double().flatten(1) / 3
     of_one = torch.linalg.vector_norm(y @ generator.matrix.T, dim=1)
     torch.testing.assert_close(lengths, of_one * math.sqrt((1 + 1 / 4 + 1 / 9) / 3))
+
+
+def test_path_length_is_taken_at_each_layers_own_style(seed: int) -> None:
+    """The penalty of StyleGAN2's generator: with w itself its square would be larger by the number of layers."""
+    generator = Generator(4, 16, 1, width=4, w_dim=6, depth=1, mixing=0.0)
+    there, penalty = scene(generator, judge(1, 16, 16).float()), PathLength(weight=3)
+    penalty(there, Draws(seed, 0))
+    penalty.advance()
+    draws = Draws(seed, 1)
+    w = generator.mapping(draws.normal(6, 4), there.labels)
+    layers = [w.clone() for _ in range(6)]
+    images = generator.synthesis(torch.stack(layers, dim=1))
+    y = draws.normal(6, 1, 16, 16) / 16
+    slopes = torch.autograd.grad((images * y).sum(), layers)
+    lengths = torch.stack(slopes).square().sum(dim=2).mean(dim=0).sqrt()
+    by_hand = 3 * (lengths - penalty.average.value).square().mean()
+    assert penalty(there, Draws(seed, 1)).item() == pytest.approx(by_hand.item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", [Linear, Styled])

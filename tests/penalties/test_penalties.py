@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ganforge.draws import Draws
+from ganforge.networks.stylegan2 import Generator
 from ganforge.penalties.dragan import Dragan, dragan
 from ganforge.penalties.gradient_penalty import GradientPenalty, gradient_penalty
 from ganforge.penalties.input_gradient import input_gradient
@@ -263,6 +264,13 @@ def test_orthogonal_reads_trained_weights_of_layers_only() -> None:
     assert all(torch.equal(value, buffers[name]) for name, value in network.named_buffers())
     expected = 0.5 * orthogonal(layer_weights(network)).item()
     assert Orthogonal(weight=0.5)(network).item() == pytest.approx(expected)
+
+
+def test_modulated_convolutions_are_layers() -> None:
+    generator = Generator(4, 16, 3, width=4, w_dim=6, depth=2)
+    found = {id(weight) for weight in layer_weights(generator)}
+    for name, parameter in generator.named_parameters():
+        assert (id(parameter) in found) == name.endswith("weight"), name
 
 
 @pytest.mark.parametrize("penalty", [Orthogonal(), L1(), L2()], ids=lambda penalty: type(penalty).__name__)

@@ -8,6 +8,7 @@ import random
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from ganforge.training.ema import EMA
 
@@ -95,3 +96,22 @@ def test_goes_on_after_weights_are_loaded_or_moved() -> None:
 def test_a_negative_half_life_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"ema\.half_life_kimg=-1"):
         EMA(network(), half_life_kimg=-1)
+
+
+def test_spectral_norm_is_that_of_the_averaged_weights() -> None:
+    """Also where the largest singular vectors turn: with the average of theirs the norm would be 1.5 to 9."""
+    torch.manual_seed(seed := random.randrange(2**31))
+    print(f"seed {seed}")
+    source = nn.Sequential(spectral_norm(nn.Linear(12, 8)), spectral_norm(nn.Conv2d(3, 6, 3)))
+    ema = EMA(source, half_life_kimg=0.5, ramp_up=None)
+    starts, ends = ([torch.randn_like(p) for p in source.parameters()] for _ in range(2))
+    for round_ in range(100):
+        with torch.no_grad():
+            for parameter, start, end in zip(source.parameters(), starts, ends, strict=True):
+                parameter.copy_(start.lerp(end, round_ / 99))
+        _ = source[0].weight, source[1].weight  # as a pass in training mode
+        ema.update(source, images_seen=8 * (round_ + 1), images=8)
+    for layer in ema.average:
+        norm = torch.linalg.matrix_norm(layer.weight.flatten(1), ord=2)
+        assert norm.item() == pytest.approx(1, abs=0.2)
+        assert not any(module.training for module in layer.modules())

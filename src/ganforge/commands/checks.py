@@ -40,7 +40,7 @@ OWN_TRAINER_KEYS = ("timeout_seconds", "requeue")  # the others are Lightning's
 STOP_SETTINGS = ("metric", "patience_kimg")  # every other key of `stop` is a figure with its target
 TIMEOUT_SECONDS = 1800.0
 LONGEST_TIMEOUT_SECONDS = 30 * 24 * 3600.0
-PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "64-true")
+PRECISIONS = ("32-true", "bf16-mixed", "64-true")
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
@@ -103,7 +103,7 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
     if precision not in PRECISIONS:
         raise UserError(
             f"trainer.precision={precision}: it can be {', '.join(PRECISIONS)} (16-mixed would need a gradient scaler "
-            "for each player)"
+            "for each player, and the steps of a moving average are too small for weights in bf16-true)"
         )
     if not isinstance(trainer.get("requeue", True), bool):
         raise UserError(f"trainer.requeue={trainer['requeue']}: it should be true or false")
@@ -195,7 +195,11 @@ def check_shares(settings: Mapping[str, Any], game: Game) -> None:
     """Says what takes each process's share for the whole batch, and so differs from what one process does."""
     parts: list[Any] = [getattr(game, "loss", None), *game.modules()]
     names = [type(part).__name__ for part in parts if getattr(part, "of_whole_batch", False)]
+    share = settings["batch_size"] // settings["accumulate"] // check_ranks(settings)
+    names += [type(part).__name__ for part in parts if share % getattr(part, "group_size", 1)]
     found = list(dict.fromkeys(names))
+    if getattr(game, "top_k", None) is not None:
+        found.append("game.top_k")
     norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in game.modules())
     if norms and not settings["trainer"].get("sync_batchnorm"):
         found.append("batch norm")

@@ -29,7 +29,7 @@ from ganforge.training.profiling import Profiler, matmul_flops
 
 log = logging.getLogger("ganforge")
 
-_PRECISIONS = {"bf16-mixed": torch.bfloat16, "bf16-true": torch.bfloat16, "64-true": torch.float64}
+_PRECISIONS = {"bf16-mixed": torch.bfloat16, "64-true": torch.float64}
 
 
 def profile(config: DictConfig) -> dict[str, Any]:

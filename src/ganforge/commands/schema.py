@@ -68,6 +68,7 @@ class TrainConfig:
     init: InitConfig = field(default_factory=InitConfig)
     freeze_discriminator: Any = None
     resume: str | None = None
+    held_out: str | None = None
     num_classes: int = MISSING
     game: Any = MISSING
     model: Any = MISSING

@@ -38,6 +38,7 @@ from ganforge.commands.checks import (
 )
 from ganforge.commands.configuration import plain
 from ganforge.commands.errors import RunFailedError, UserError, user_errors
+from ganforge.commands.held_out import held_out_data
 from ganforge.commands.processes import NothingToDoError, Team, end_a_starter_that_hangs, leading, sharing
 from ganforge.commands.resuming import last_checkpoint, load_resumed, resumed_settings
 from ganforge.commands.run_folder import command_line, quoted, record_start, write_config
@@ -111,7 +112,7 @@ def _lead(config: DictConfig, notice: slurm.Notice) -> dict[str, float]:
     with _sharing(job) as team:
         team.ranks.from_first(job)
         with user_errors():
-            run.evaluator.prepare(data, _place(settings["trainer"], team))
+            run.evaluator.prepare(data, _place(settings["trainer"], team), run.held_out)
             (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
             write_config(folder, settings, _overrides(config))
             record_start(folder, command_line(), settings["seed"])
@@ -148,7 +149,7 @@ def follow() -> int:
             data = building.build(job.settings["data"], "data")
             parts = _assemble(job, data)
             parts.restore(job.settings)
-            parts.run.evaluator.prepare(data, _place(job.settings["trainer"], team))
+            parts.run.evaluator.prepare(data, _place(job.settings["trainer"], team), parts.run.held_out)
             parts.run.signal_seen = notice.seen
             _fit(job, parts, team)
     except NothingToDoError:
@@ -280,6 +281,7 @@ def _run(settings: dict[str, Any], folder: Path, data: Any, conditional: bool) -
         class_names=data.class_names if conditional else (),
         seed=settings["seed"],
         config=settings,
+        held_out=held_out_data(settings, data),
         real_points=data.batch(torch.arange(min(len(data), 2000))) if len(data.shape) == 1 else None,
         stopping=stopping if asked else None,
         stop_signals=(signal.SIGINT, *(slurm.NOTICES if slurm.in_batch_job() else [signal.SIGTERM])),

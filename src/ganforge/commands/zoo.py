@@ -267,7 +267,8 @@ and LeCam where data are few.
 
 Parts are as they are typed; what is not named is the default, `game=synthesis` among it, and a model takes labels in
 its own way unless a head is named. Expected is what the paper, or another's table, says of the recipe's own data at
-full length; measured is far less, or what the page named there shows."""
+full length, and unconfirmed what could not be looked up there; measured is far less, or what the page named there
+shows."""
 
 
 def _study(data: str, shown: str, section: Mapping[str, Any]) -> list[str]:

@@ -57,6 +57,7 @@ class EBGAN(EnergyGame):
             raise ValueError(f"pulling_away_weight={pulling_away_weight} must be at least 0")
         super().__init__(generator, discriminator, Margin(margin), penalties, augmentation)
         self.pulling_away_weight = pulling_away_weight
+        self.of_whole_batch = pulling_away_weight > 0
 
     def _further_generator_terms(self, fake: Seen, turn: Turn) -> Terms:
         if not self.pulling_away_weight or len(fake.features) < 2:

@@ -100,6 +100,22 @@ class Game(nn.Module, ABC):
             generator_side: weights to use in place of the game's own, such as their moving average.
         """
 
+    def logits_of_real(self, images: Tensor, labels: Tensor) -> Tensor | None:
+        """What the discriminator makes of real images as they are, without gradient, for those who watch it.
+
+        Args:
+            images: float32 (B, C, H, W) in [-1, 1], or vectors (B, D).
+            labels: int64 (B,).
+
+        Returns:
+            Logits (n,), higher for more real; None in games without any.
+        """
+        return None
+
+    def logits_of_generated(self, draws: Draws, labels: Tensor) -> Tensor | None:
+        """Likewise of samples for `labels`, by the weights that are trained."""
+        return None
+
     def pictures(
         self,
         draws: Draws,

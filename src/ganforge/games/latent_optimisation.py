@@ -26,13 +26,14 @@ class LatentOptimisation:
     """z' = z + clip(Δz), with Δz of the slope of f(z) = D(G(z)), and the penalty w · E‖clip(Δz)‖² for both players.
 
     Gradients of both players' terms go through Δz as well. Latents are normal, so it is the change that is clipped; the
-    paper's are uniform in [-1, 1], and its z' is clipped to there. Samples are made without a step.
+    paper's are uniform in [-1, 1], and its z' is clipped to there. Which of a latent's numbers take part is drawn anew
+    each time; the others count as constants. Samples are made without a step.
 
     Args:
         alpha: α, above 0.
         beta: β, above 0, of the natural gradient; None for the plain one.
         weight: w, at least 0.
-        share: probability of a latent's being moved, in (0, 1].
+        share: probability of a number's taking part, in (0, 1].
         clip: bound of the change of each number, above 0.
 
     Raises:
@@ -44,7 +45,7 @@ class LatentOptimisation:
         alpha: float = 0.9,
         beta: float | None = 5.0,
         weight: float = 300.0,
-        share: float = 0.8,
+        share: float = 0.5,
         clip: float = 1.0,
     ) -> None:
         for name, value in (("alpha", alpha), ("beta", beta), ("clip", clip)):
@@ -53,7 +54,9 @@ class LatentOptimisation:
         if not 0 <= weight < math.inf:
             raise ValueError(f"weight={weight} of a latent's step must be at least 0 and finite")
         if not 0 < share <= 1:
-            raise ValueError(f"share={share} of the latents that take a step must be above 0 and at most 1")
+            raise ValueError(
+                f"share={share} of a latent's numbers that take a step must be above 0 and at most 1"
+            )
         self.alpha, self.beta, self.weight, self.share, self.clip = alpha, beta, weight, share, clip
 
     def __call__(self, z: Tensor, score: Callable[[Tensor], Tensor], draws: Draws) -> tuple[Tensor, Tensor]:
@@ -66,9 +69,8 @@ class LatentOptimisation:
         with torch.enable_grad(), torch.autocast(z.device.type, enabled=False):
             start = z.detach().requires_grad_()
             (slope,) = torch.autograd.grad(score(start).sum(), start, create_graph=True)
+            slope = torch.where(draws.uniform(*z.shape, device=z.device) < self.share, slope, 0.0)
             step = latent_step(slope, self.alpha, self.beta).clamp(-self.clip, self.clip)
-            moves = draws.uniform(len(z), 1, device=z.device) < self.share
-            step = torch.where(moves, step, 0.0)
             return z + step, self.weight * step.square().sum(dim=1).mean()
 
 

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from ganforge.augmentations.augmentation import Augmentation
 from ganforge.draws import Draws
 from ganforge.games.game import Terms, Turn
-from ganforge.games.readout import Readout, shapes
+from ganforge.games.readout import Readout, finished_like_the_head, shapes
 from ganforge.games.synthesis import Seen, Synthesis, at_least_float32
 from ganforge.losses.loss import Loss
 from ganforge.penalties.penalty import Penalty
@@ -92,7 +92,7 @@ class MADGAN(Synthesis):
             raise ValueError(f"which_weight={which_weight} must be at least 0")
         generators = [make_generator() for _ in range(number)]
         found = shapes(generators[0], discriminator)
-        which = nn.Linear(found.features, number)
+        which = finished_like_the_head(nn.Linear(found.features, number), discriminator)
         super().__init__(Generators(generators), Readout(discriminator, which), loss, penalties, augmentation)
         self.number, self.which_weight = number, which_weight
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm, spectral_norm
 
 from ganforge.networks.freezing import blocks_of_part
 
@@ -42,6 +43,14 @@ class Readout(nn.Module):
         """images (B, C, H, W), labels int64 (B,) -> logits (B,)."""
         logits: Tensor = self.discriminator(images, labels)
         return logits
+
+
+def finished_like_the_head(layer: nn.Linear, discriminator: nn.Module) -> nn.Linear:
+    """The layer, with spectral norm where the discriminator's head has it."""
+    head: Any = getattr(discriminator, "head", None)
+    if isinstance(head, nn.Module) and any(isinstance(module, _SpectralNorm) for module in head.modules()):
+        spectral_norm(layer)
+    return layer
 
 
 class Shapes(NamedTuple):

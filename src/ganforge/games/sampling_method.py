@@ -77,6 +77,12 @@ def judged(game: Game, generator_side: nn.Module) -> Judged:
             f"game.packing={game.packing} has a discriminator of packs, which judges no single sample: leave "
             "sampling=... out"
         )
+    for name, module in game.discriminator_side.named_modules():
+        if getattr(module, "mixes_samples", False):
+            raise ValueError(
+                f"the discriminator's {name} ({type(module).__name__}) judges each sample by the others of its batch: "
+                "leave sampling=... out"
+            )
     game.discriminator_side.eval().requires_grad_(False)
     return Judged(
         latent_dim=int(generator_side.latent_dim),  # type: ignore[arg-type]

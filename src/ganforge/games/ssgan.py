@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from ganforge.augmentations.augmentation import Augmentation
 from ganforge.games.game import Terms, Turn
-from ganforge.games.readout import Readout, shapes
+from ganforge.games.readout import Readout, finished_like_the_head, shapes
 from ganforge.games.synthesis import Seen, Synthesis
 from ganforge.losses.loss import Loss
 from ganforge.penalties.penalty import Penalty
@@ -31,8 +31,8 @@ class SSGAN(Synthesis):
         L_D = L_D(adversarial) - β · E[log Q(r | x^r)] over real images
         L_G = L_G(adversarial) - α · E[log Q(r | G(z)^r)]
 
-    Q shares all of the discriminator but its head, which sees no turned image. As in the paper, a quarter of each
-    batch is turned, each of its images in all four ways.
+    Q shares all of the discriminator but its head, which sees no turned image, and has spectral norm where the head
+    has. As in the paper, a quarter of each batch is turned, each of its images in all four ways.
 
     Args:
         generator, discriminator, loss, penalties, augmentation: as in `Synthesis`.
@@ -65,7 +65,7 @@ class SSGAN(Synthesis):
         if len(found.image) != 3 or found.image[1] != found.image[2]:
             shape = "x".join(map(str, found.image))
             raise ValueError(f"samples of {shape} cannot be turned: game=ssgan takes square images")
-        rotation = nn.Linear(found.features, 4)
+        rotation = finished_like_the_head(nn.Linear(found.features, 4), discriminator)
         super().__init__(generator, Readout(discriminator, rotation), loss, penalties, augmentation)
         self.generator_weight, self.discriminator_weight = generator_weight, discriminator_weight
 

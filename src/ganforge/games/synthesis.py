@@ -333,6 +333,27 @@ class Synthesis(Game):
         """Logits (B,) of samples (B, ...) that the generator has made of z (B, latent_dim) and int64 labels (B,)."""
         return self._critic(labels)(self._told(samples, z))
 
+    @torch.no_grad()
+    def logits_of_real(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Of packs where there are any, what is left over left out."""
+        images = self._that_grow[-1].shrunk(images) if self._that_grow else images
+        codes = images.new_zeros(len(images), self.latent_dim)
+        return self._logits(images, self._codes_of_real(images, codes), labels)
+
+    @torch.no_grad()
+    def logits_of_generated(self, draws: Draws, labels: Tensor) -> Tensor:
+        z = self._latents(draws, labels)
+        return self._logits(at_least_float32(self.generator_side(z, labels)), z, labels)
+
+    def _logits(self, images: Tensor, codes: Tensor, labels: Tensor) -> Tensor:
+        """Of images as they are; by the networks as they were before they were compiled for training."""
+        whole = len(images) // self.packing * self.packing
+        compiled, self._compiled = self._compiled, {}
+        try:
+            return self._judge(self._told(self._packed(images[:whole]), codes[:whole]), labels[:whole])[0]
+        finally:
+            self._compiled = compiled
+
     def compile_players(self) -> None:
         """Compiles both networks' forward passes for training; names of weights stay as they are."""
         # Functions and not modules: those would be sub-modules, with weights of their own names.

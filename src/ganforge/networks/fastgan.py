@@ -81,8 +81,8 @@ class Excitation(nn.Module):
 class Generator(nn.Module):
     """z, joined to an embedding of the label -> 4x4 -> a gated convolution or two a level -> 3x3 convolution, tanh.
 
-    Every other level, from 8x8 on, has two convolutions and noise. Maps from 64x64 on are excited by those 16 times
-    smaller.
+    Every other level, from 8x8 on, has two convolutions and noise. Maps from 64x64 to 512x512 are excited by those 16
+    times smaller.
 
     Args:
         width: channels at 128x128, to which those of other levels are in proportion (16 times as many at 4x4).
@@ -118,7 +118,7 @@ class Generator(nn.Module):
         self.excitations = nn.ModuleList(
             Excitation(channels_at(height // 16, width), channels_at(height, width))
             for height in heights
-            if height >= 64
+            if 64 <= height <= 512
         )
         self.conv = conv(channels_at(size, width), channels, 3, padding=1)
 
@@ -129,7 +129,7 @@ class Generator(nn.Module):
         maps = [self.start(z)]
         for index, level in enumerate(self.levels):
             x = level(maps[-1])
-            if index >= 3:  # 64x64
+            if 3 <= index < 3 + len(self.excitations):  # from 64x64
                 x = self.excitations[index - 3](maps[index - 3], x)
             maps.append(x)
         return torch.tanh(self.conv(maps[-1]))

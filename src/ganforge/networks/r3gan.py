@@ -15,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganforge.networks.heads.head import MakeHead
-from ganforge.networks.heads.projection import Projection
+from ganforge.networks.heads.head import Finish, Head, MakeHead, plain
 from ganforge.networks.image_size import level_widths
 from ganforge.networks.layers.resampling import Filter
 
@@ -27,7 +26,6 @@ widths_of_levels = functools.partial(level_widths, features=24576, network="r3ga
 
 BLOCKS = 2  # of a level
 EXPANSION = 2  # times as many channels inside of a block
-GROUP_WIDTH = 16  # channels of a group of the 3x3 convolution
 TAPS = (1, 2, 1)
 GAIN = math.sqrt(2 / (1 + 0.2**2))  # of He et al. 2015 for leaky ReLU
 
@@ -47,12 +45,18 @@ class ResidualBlock(nn.Module):
 
     Args:
         blocks: of the whole network, L: the first two convolutions start L^(-1/4) times as large, the last one at 0.
+        group_width: channels of a group of the 3x3 convolution.
+
+    Raises:
+        ValueError: `group_width` is below 1.
     """
 
-    def __init__(self, channels: int, blocks: int) -> None:
+    def __init__(self, channels: int, blocks: int, group_width: int = 16) -> None:
         super().__init__()
+        if group_width < 1:
+            raise ValueError(f"group_width={group_width} of r3gan must be at least 1")
         hidden = channels * EXPANSION
-        groups = math.gcd(hidden, max(1, hidden // GROUP_WIDTH))
+        groups = math.gcd(hidden, max(1, hidden // group_width))
         gain = GAIN * blocks ** (-1 / 4)
         self.expand = scaled(nn.Conv2d(channels, hidden, 1), gain)
         self.conv = scaled(nn.Conv2d(hidden, hidden, 3, padding=1, groups=groups), gain)
@@ -92,10 +96,11 @@ class Generator(nn.Module):
     Args:
         width: channels at the image's own level, doubled from level to level down to 4x4; None for the paper's (96 at
             256x256, 768 at 32x32).
-        max_width: most channels of a level: 768. The paper's ImageNet has twice as many of both.
+        max_width: most channels of a level.
+        group_width: channels of a group of the 3x3 convolutions. For ImageNet the paper has 1536, 1536 and 32.
 
     Raises:
-        ValueError: `image_size` is None or unsupported.
+        ValueError: `image_size` is None or unsupported, or `group_width` below 1.
     """
 
     def __init__(
@@ -106,6 +111,7 @@ class Generator(nn.Module):
         num_classes: int = 0,
         width: int | None = None,
         max_width: int = 768,
+        group_width: int = 16,
     ) -> None:
         super().__init__()
         self.latent_dim = latent_dim
@@ -113,7 +119,7 @@ class Generator(nn.Module):
         self.embedding = scaled(nn.Embedding(num_classes, latent_dim)) if num_classes else None
         self.linear = scaled(nn.Linear(latent_dim * (2 if num_classes else 1), widths[0], bias=False))
         self.start = nn.Parameter(torch.randn(widths[0], 4, 4))
-        make = functools.partial(ResidualBlock, blocks=BLOCKS * len(widths))
+        make = functools.partial(ResidualBlock, blocks=BLOCKS * len(widths), group_width=group_width)
         layers: list[nn.Module] = [make(widths[0]) for _ in range(BLOCKS)]
         for before, after in pairwise(widths):
             layers += [Resize(before, after, up=True), *(make(after) for _ in range(BLOCKS))]
@@ -127,14 +133,30 @@ class Generator(nn.Module):
         return images if self.training else images.clamp(-1, 1)
 
 
+class LabelProduct(Head):
+    """logit = e(y) · (W h) with features h and an embedding e of the label (appendix D); without classes w · h."""
+
+    def __init__(self, features: int, num_classes: int, finish: Finish = plain) -> None:
+        super().__init__(features, num_classes, finish)
+        self.linear = finish(nn.Linear(features, features if num_classes else 1, bias=False))
+        self.label_embedding = finish(nn.Embedding(num_classes, features)) if num_classes else None
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        projected: Tensor = self.linear(features)
+        if self.label_embedding is None:
+            return projected.squeeze(1)
+        logits: Tensor = (self.label_embedding(labels) * projected).sum(dim=1)
+        return logits
+
+
 class Discriminator(nn.Module):
-    """1x1 from the image -> levels down to 4x4 -> a 4x4 filter of each channel -> a head: by default a projection.
+    """1x1 from the image -> levels down to 4x4 -> a 4x4 filter of each channel -> a head: by default `LabelProduct`.
 
     Args:
-        width, max_width: as in the generator.
+        width, max_width, group_width: as in the generator.
 
     Raises:
-        ValueError: `image_size` is None or unsupported.
+        ValueError: `image_size` is None or unsupported, or `group_width` below 1.
     """
 
     def __init__(
@@ -144,18 +166,19 @@ class Discriminator(nn.Module):
         num_classes: int = 0,
         width: int | None = None,
         max_width: int = 768,
+        group_width: int = 16,
         head: MakeHead | None = None,
     ) -> None:
         super().__init__()
         widths = list(widths_of_levels(image_size, width, max_width).values())[::-1]
-        make = functools.partial(ResidualBlock, blocks=BLOCKS * len(widths))
+        make = functools.partial(ResidualBlock, blocks=BLOCKS * len(widths), group_width=group_width)
         layers: list[nn.Module] = [scaled(nn.Conv2d(channels, widths[0], 1, bias=False))]
         for before, after in pairwise(widths):
             layers += [*(make(before) for _ in range(BLOCKS)), Resize(before, after, up=False)]
         layers += [make(widths[-1]) for _ in range(BLOCKS)]
         last = scaled(nn.Conv2d(widths[-1], widths[-1], 4, groups=widths[-1], bias=False))
         self.layers = nn.Sequential(*layers, last, nn.Flatten())
-        self.head = (head or Projection)(widths[-1], num_classes, scaled)
+        self.head = (head or LabelProduct)(widths[-1], num_classes, scaled)
 
     def features(self, images: Tensor) -> Tensor:
         """images (B, C, H, W) -> what the head sees, (B, D)."""

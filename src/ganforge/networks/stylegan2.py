@@ -53,7 +53,8 @@ def modulated_conv2d(
         x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
     if demodulate:
         squares = styles.square() @ weight.square().sum(dim=(2, 3)).T
-        x = x * torch.rsqrt(squares + 1e-8)[:, :, None, None]
+        # Under autocast a root is float32, with which all that follows would be float32 again.
+        x = x * torch.rsqrt(squares + 1e-8).to(x.dtype)[:, :, None, None]
     return x
 
 

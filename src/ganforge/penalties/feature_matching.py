@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -25,6 +27,7 @@ class FeatureMatching(GeneratorPenalty):
     """
 
     needs_real = True
+    of_whole_batch: ClassVar[bool] = True
 
     def __init__(self, weight: Value = 1.0, every: int = 1) -> None:
         super().__init__(weight, every)

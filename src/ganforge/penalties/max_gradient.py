@@ -26,6 +26,7 @@ class MaxGradient(CriticPenalty):
 
     forbids_batch_norm: ClassVar[bool] = True
     bounds_critic: ClassVar[bool] = True
+    of_whole_batch: ClassVar[bool] = True
 
     def __init__(self, weight: Value = 1.0, every: int = 1) -> None:
         super().__init__(weight, every)

@@ -34,6 +34,9 @@ class PathLength(GeneratorPenalty):
     """λ · E[(‖J_wᵀ y‖ - a)²], a the moving average of the lengths (equation 4); steps in w change images evenly.
 
     For fresh w where the generator has `mapping(z, labels) -> w` and `synthesis(w) -> images`, for fresh z elsewhere.
+    Where the synthesis takes a style for each of its `num_styles` layers, w is each layer's copy, and squares are
+    averaged over layers. With y divided by r, the height of images, and 2 log₂ r - 2 layers, λ = 2 is then the paper's
+    ln 2 / (r² (ln r - ln 2)) (appendix B).
 
     Args:
         weight: λ.
@@ -50,6 +53,9 @@ class PathLength(GeneratorPenalty):
         generator: Any = scene.generator
         if hasattr(generator, "mapping") and hasattr(generator, "synthesis"):
             points = generator.mapping(points, scene.labels)
+            copies = getattr(generator.synthesis, "num_styles", None)
+            if points.ndim == 2 and copies is not None:
+                points = points[:, None].expand(-1, copies, -1)
             images: Tensor = generator.synthesis(points)
         else:
             images = scene.generate(points.requires_grad_())

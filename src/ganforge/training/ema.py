@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.parametrize import ParametrizationList
 
 from ganforge.schedules import Value, ends, value_at
 
@@ -17,7 +19,9 @@ class EMA(nn.Module):
 
     After a round that showed b images: average = lerp(current, average, beta), beta = 0.5 ** (b / half_life), where
     the half-life is at most `ramp_up` times the images seen so far, so that the first weights are soon forgotten.
-    Batch-norm statistics are averaged like weights, and so match them; counters are copied.
+    Batch-norm statistics are averaged like weights, and so match them; counters are copied. The singular vectors that
+    spectral norm goes by are those of the averaged weights, found by a power iteration a round as in training: averages
+    of unit vectors that turn are shorter than 1, and weights divided by too small a norm too large.
 
     Args:
         source: the generator side to start from.
@@ -56,16 +60,31 @@ class EMA(nn.Module):
         torch._foreach_lerp_(self._pairs.averaged, self._pairs.followed, 1.0 - beta)
         for mine, theirs in self._pairs.copied:
             mine.copy_(theirs)
+        for norm, weight in self._pairs.spectral:
+            norm.train()
+            norm(weight)
+            norm.eval()
 
 
 class _Pairs:
-    """The tensors of two equal modules side by side: floating-point ones to average, the others to copy."""
+    """The tensors of two equal modules side by side: floating-point ones to average, the others to copy.
+
+    Attributes:
+        spectral: spectral norms of the average, each with the weight that it divides.
+    """
 
     def __init__(self, average: nn.Module, source: nn.Module) -> None:
         pairs = list(zip(_tensors(average), _tensors(source), strict=True))
         self.averaged = [mine for mine, _ in pairs if mine.is_floating_point()]
         self.followed = [theirs for _, theirs in pairs if theirs.is_floating_point()]
         self.copied = [(mine, theirs) for mine, theirs in pairs if not mine.is_floating_point()]
+        self.spectral = [
+            (norm, weights.original)
+            for weights in average.modules()
+            if isinstance(weights, ParametrizationList)
+            for norm in weights
+            if isinstance(norm, _SpectralNorm)
+        ]
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ganforge.evaluation.evaluator import Evaluator
+from ganforge.evaluation.evaluator import Evaluator, RealData
 from ganforge.evaluation.ranks import Ranks
 from ganforge.training.loggers.logger import Loggers
 from ganforge.training.stopping import Stopping
@@ -40,6 +40,7 @@ class Run:
         seed: the run's seed.
         config: the resolved configuration as plain data; it travels in every checkpoint.
         real_points: some real samples of 2-D data, float (N, 2), to draw behind the generated ones.
+        held_out: real samples that are not trained on, to tell how far the discriminator overfits.
         stopping: when the run ends before its total.
         scores: the figures of the last evaluation with few samples, which curves and best weights go by.
         scored_at: images seen when they were made; -1 before the first.
@@ -64,6 +65,7 @@ class Run:
     seed: int = 0
     config: dict[str, Any] = field(default_factory=dict)
     real_points: Tensor | None = None
+    held_out: RealData | None = None
     stopping: Stopping | None = None
     scores: dict[str, float] = field(default_factory=dict)
     scored_at: int = -1

@@ -1,4 +1,4 @@
-"""MHGAN (Kavalerov, Czaja & Chellappa 2019, "A Multi-Class Hinge Loss for Conditional GANs", arXiv:1912.04216)."""
+"""MHGAN (Kavalerov, Czaja & Chellappa 2021, "A Multi-Class Hinge Loss for Conditional GANs", arXiv:1912.04216)."""
 
 from __future__ import annotations
 

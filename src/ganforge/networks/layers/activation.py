@@ -16,4 +16,5 @@ def activate(x: Tensor) -> Tensor:
 
 def normalize(x: Tensor) -> Tensor:
     """x (B, D, ...), the D numbers of each sample and place divided by the root of their mean square."""
-    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
+    # Under autocast a root is float32, with which all that follows would be float32 again.
+    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8).to(x.dtype)
