@@ -2,6 +2,7 @@
 
     python docs/make_figures.py curve RUN_FOLDER... --metric val/fid --out docs/figures/x.png
     python docs/make_figures.py strip RUN_FOLDER --out docs/figures/x.png [--count 5]
+    python docs/make_figures.py picture RUN_FOLDER [--kind reconstructions] --out docs/figures/x.png
     python docs/make_figures.py table RUN_FOLDER... [--metric fid ...]
 
 Needs matplotlib: pip install 'ganforge[docs]'.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -120,6 +122,16 @@ def draw_strip(run: RunFolder, count: int, out: Path) -> None:
     _save(figure, out)
 
 
+def copy_picture(run: RunFolder, kind: str | None, out: Path) -> None:
+    """The last sample grid, or the last picture of another kind that the run's game draws beside it, as it is."""
+    files = sorted((run.path / "samples").glob(f"*_kimg_{kind}.png" if kind else "*_kimg.png"))
+    if not files:
+        raise ValueError(f"{run.path}/samples holds no {kind or 'grids'}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(files[-1], out)
+    print(out)
+
+
 def spread(length: int, count: int) -> list[int]:
     """Up to `count` different indices of 0 to length - 1, both ends among them, spaced quadratically."""
     if count < 2:
@@ -190,6 +202,12 @@ def main(words: Sequence[str] | None = None) -> None:
     strip_parser.add_argument("run", type=Path)
     strip_parser.add_argument("--count", type=int, default=5)
     strip_parser.add_argument("--out", type=Path, required=True)
+    picture_parser = commands.add_parser("picture", help="the last picture of a kind, as the run drew it")
+    picture_parser.add_argument("run", type=Path)
+    picture_parser.add_argument(
+        "--kind", help="what its file's name ends with, such as reconstructions; the grid"
+    )
+    picture_parser.add_argument("--out", type=Path, required=True)
     table_parser = commands.add_parser("table", help="final scores as Markdown")
     table_parser.add_argument("runs", nargs="+", type=Path)
     table_parser.add_argument("--metric", nargs="*", default=[])
@@ -199,6 +217,8 @@ def main(words: Sequence[str] | None = None) -> None:
             draw_curve([RunFolder.read(path) for path in arguments.runs], arguments.metric, arguments.out)
         elif arguments.command == "strip":
             draw_strip(RunFolder.read(arguments.run), arguments.count, arguments.out)
+        elif arguments.command == "picture":
+            copy_picture(RunFolder.read(arguments.run), arguments.kind, arguments.out)
         else:
             print(table([RunFolder.read(path) for path in arguments.runs], arguments.metric))
     except (ValueError, OSError) as error:

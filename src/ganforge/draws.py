@@ -57,6 +57,10 @@ class Draws:
         """Uniform integers in [0, high), int64 (n,)."""
         return self._share(torch.randint(high, (n * self.world_size,), generator=self._generator), n, device)
 
+    def one_of(self, number: int) -> int:
+        """A uniform integer in [0, number), the same for all ranks."""
+        return int(torch.randint(number, (), generator=self._generator))
+
     def _truncated(self, numbers: Tensor, bound: float) -> Tensor:
         """The numbers, those beyond the bound drawn anew until none is: by the inverse of the distribution function."""
         lower = torch.special.ndtr(torch.tensor(-bound, dtype=torch.float64))

@@ -39,6 +39,24 @@ def test_pictures_say_how_they_were_sampled(ganforge: Any, trained: Path, tmp_pa
     assert labels == list(range(10))
 
 
+def test_a_games_further_pictures_say_how_they_were_sampled(
+    train: Any, ganforge: Any, tmp_path: Path
+) -> None:
+    words = ("game=mad_gan", "loss=nonsaturating", "game.number=2", f"hydra.run.dir={tmp_path}/run")
+    assert train(*words).code == 0
+    few = ("sample", f"checkpoint={tmp_path}/run", "num=10")
+    for folder, manner in {"plain": (), "held": ("truncation=0.1",), "rejected": ("sampling=drs",)}.items():
+        assert ganforge(*few, f"out={folder}", *manner).code == 0
+    plain, held, rejected = (
+        Image.open(tmp_path / folder / "generators.png") for folder in ("plain", "held", "rejected")
+    )
+    assert plain.tobytes() != held.tobytes()
+    assert held.text["truncation"] == "0.1"  # type: ignore[attr-defined]
+    assert plain.tobytes() == rejected.tobytes()  # latents as they come, none rejected
+    assert "sampling" not in rejected.text  # type: ignore[attr-defined]
+    assert "sampling" in Image.open(tmp_path / "rejected" / "0.png").text  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("method", options()["sampling"])
 def test_every_method_samples_and_is_stamped(
     ganforge: Any, trained: Path, tmp_path: Path, method: str

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
+
+import pytest
+import torch
+from torch.nn.utils.parametrizations import spectral_norm
 
 from ganforge.commands import zoo
 from ganforge.commands.options import options
@@ -66,3 +71,31 @@ def test_what_is_measured_is_of_recipes_and_has_pictures() -> None:
             assert recipe in NAMES
             assert entry["seeds"]
             assert all(set(zoo.FIGURES) < set(scores) for scores in entry["seeds"].values())
+
+
+def test_what_has_no_part_in_a_game_is_none_of_its_parts() -> None:
+    """An autoencoder's energies take no loss=... and no head=...; ganforge train refuses them."""
+    began, sngan = zoo.read(["began_folder", "sngan_cifar10"])
+    assert set(began.parts) == {"game", "model"}
+    assert sngan.typed == ["model=sngan", "loss=hinge"]
+
+
+class Plain(torch.nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(torch.nn.Linear(7, 5, bias=False), spectral_norm(torch.nn.Conv2d(3, 4, 3)))
+
+
+class ScaledByItsLength(Plain):
+    """Its first weights cannot be had without numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self[0].weight.data /= self[0].weight.norm().item()
+
+
+@pytest.mark.parametrize("network", [Plain, ScaledByItsLength])
+def test_parameters_are_counted_whether_or_not_weights_need_numbers(network: type) -> None:
+    made = {"_target_": f"{__name__}.{network.__name__}"}
+    loss = {"_target_": "ganforge.losses.nonsaturating.NonSaturating"}
+    game = {"_target_": "ganforge.games.synthesis.Synthesis", "generator": made, "discriminator": made}
+    assert zoo._sizes(json.dumps({**game, "loss": loss})) == (147, 147)

@@ -98,6 +98,13 @@ def test_every_second_image_is_of_the_second_domain_and_each_domain_has_its_netw
     torch.testing.assert_close(of_generator["adversarial"], loss.generator_loss(None, fake))
 
 
+def test_no_domain_is_left_out_of_batches_of_one() -> None:
+    """As those of accumulate=... can be."""
+    game, turn = cogan(), Turn(0, 0, Draws(random.randrange(2**32), 0))
+    domains = [int(game._at_this_time(batch(1), turn)["labels"]) for _ in range(400)]
+    assert 140 < sum(domains) < 260
+
+
 def test_classes_can_be_the_second_domain() -> None:
     game, data = cogan(4, second=None, second_classes=[1, 3]), batch(classes=4)
     z = torch.randn(6, 5)

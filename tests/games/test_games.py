@@ -19,6 +19,7 @@ from ganforge.commands.errors import UserError
 from ganforge.commands.options import config_folder
 from ganforge.draws import Draws
 from ganforge.games.game import Game, Turn
+from ganforge.networks.freezing import blocks, freeze_
 
 GAMES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "game").glob("*.yaml"))
 N = 8
@@ -166,6 +167,21 @@ def test_settings_for_speed_leave_the_terms_as_they_are(name: str) -> None:
         for terms in (game.discriminator_terms(data, turn), game.generator_terms(data, turn)):
             assert all(term.isfinite() and term.dtype == torch.float32 for term in terms.values())
             torch.stack(list(terms.values())).sum().backward()
+
+
+@every_game
+def test_a_frozen_block_is_one_of_the_networks_that_a_game_is_made_of(name: str) -> None:
+    """FreezeD's first block is the first layer's, and not the discriminator that a game has wrapped."""
+    side = built(name).discriminator_side
+    held = freeze_(side, 1)
+    assert all(isinstance(module, torch.nn.Conv2d | torch.nn.Linear) for module in held), held
+    rest = [name for name, p in side.named_parameters() if p.requires_grad]
+    assert rest
+    assert {id(p) for p in side.parameters()} == {
+        id(p) for block in blocks(side) for part in block for p in side.get_submodule(part).parameters()
+    }
+    with pytest.raises(ValueError, match="as the last one has to learn"):
+        freeze_(side, len(blocks(side)))
 
 
 @every_game

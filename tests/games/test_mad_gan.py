@@ -44,7 +44,16 @@ def test_generators_take_turns_over_all_ranks(ranks: int) -> None:
     game, n = mad_gan(), 8
     labels = torch.zeros(n // ranks, dtype=torch.int64)
     latents = [game._latents(Draws(7, 0, rank, ranks), labels) for rank in range(ranks)]
-    assert game.generator_side.chosen(torch.cat(latents)).tolist() == [i % K for i in range(n)]
+    chosen = game.generator_side.chosen(torch.cat(latents)).tolist()
+    assert chosen == [(i + chosen[0]) % K for i in range(n)]
+
+
+def test_small_batches_leave_no_generator_out() -> None:
+    """As those of accumulate=..., or of sampling one at a time."""
+    game, draws, labels = mad_gan(), Draws(random.randrange(2**32), 0), torch.zeros(1, dtype=torch.int64)
+    chosen = torch.cat([game.generator_side.chosen(game._latents(draws, labels)) for _ in range(600)])
+    shares = torch.bincount(chosen, minlength=K) / 600
+    torch.testing.assert_close(shares, torch.full((K,), 1 / K), atol=0.1, rtol=0)
 
 
 def test_the_loss_and_the_term_are_cross_entropy_over_all_answers() -> None:

@@ -17,6 +17,7 @@ from ganforge.games.cogan import CoGAN
 from ganforge.games.ddls import DDLS
 from ganforge.games.drs import DRS, acceptance, excess
 from ganforge.games.ebgan import EBGAN
+from ganforge.games.infogan import InfoGAN
 from ganforge.games.mad_gan import MADGAN
 from ganforge.games.sampling import Manner, StyleTruncated, generate
 from ganforge.games.sampling_method import Judged, SamplingMethod, judged
@@ -40,7 +41,7 @@ def fresh_seed() -> int:
 
 def known(dims: int, logits: Callable[[Tensor], Tensor]) -> Judged:
     """A generator that is the identity, whose samples are standard normal, with this logarithm of a density ratio."""
-    return Judged(dims, lambda z, labels: z, lambda x, labels: logits(x))
+    return Judged(dims, lambda z, labels: z, lambda z, x, labels: logits(x))
 
 
 def drawn(method: SamplingMethod, of: Judged, number: int, *, seed: int, batch_size: int = 10_000) -> Tensor:
@@ -87,15 +88,15 @@ def test_langevin_steps_follow_the_discriminator_through_the_generator() -> None
         nn.Linear(3, 4).double(),
         nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 1)).double(),
     )
-    of = Judged(3, lambda z, labels: net(z), lambda x, labels: critic(x)[:, 0])
+    of = Judged(3, lambda z, labels: net(z), lambda z, x, labels: critic(x)[:, 0])
     z, labels, step = torch.randn(2, 3, dtype=torch.float64), torch.zeros(2, dtype=torch.int64), 1e-6
 
-    def energy(z: Tensor) -> Tensor:
-        return z.square().sum(dim=1) / 2 - of.logits(of.images(z, labels), labels)
+    def logits(z: Tensor) -> Tensor:
+        return of.logits(z, of.images(z, labels), labels)
 
     with torch.no_grad():
         differences = [
-            (energy(z + step * e) - energy(z - step * e)) / (2 * step) for e in torch.eye(3).double()
+            (logits(z + step * e) - logits(z - step * e)) / (2 * step) for e in torch.eye(3).double()
         ]
         torch.testing.assert_close(
             DDLS._slope(of, z, labels), torch.stack(differences, dim=1), rtol=1e-6, atol=1e-8
@@ -186,7 +187,7 @@ def test_a_games_samples_follow_from_the_seed_and_the_share_of_the_ranks(
 
 def test_rejected_samples_are_of_the_class_asked_for() -> None:
     of = Judged(
-        1, lambda z, labels: labels[:, None] + 0.1 * z.tanh(), lambda x, labels: -x[:, 0].square() / 20
+        1, lambda z, labels: labels[:, None] + 0.1 * z.tanh(), lambda z, x, labels: -x[:, 0].square() / 20
     )
     labels = torch.randint(5, (64,))
     (samples, _) = next(generate(DRS(burn_in=100, gamma=0.0)(of, [1] * 5, 64), labels, seed=1, batch_size=64))
@@ -212,14 +213,71 @@ def test_a_game_of_packs_and_another_game_are_refused() -> None:
         def sample(self, draws: Draws, labels: Tensor, generator_side: nn.Module | None = None) -> Tensor:
             return torch.zeros(0)
 
-    with pytest.raises(ValueError, match=r"not for Other"):
+    with pytest.raises(ValueError, match=r"Other makes samples"):
         judged(Other(generator, discriminator, NonSaturating()), generator)
 
 
-@pytest.mark.parametrize("kind", [BiGAN, CoGAN, MADGAN, BEGAN, EBGAN])
-def test_games_of_other_latents_or_discriminators_are_refused(kind: type[Synthesis]) -> None:
-    with pytest.raises(ValueError, match=f"not for {kind.__name__}"):
+@pytest.mark.parametrize("kind", [BEGAN, EBGAN])
+def test_energies_are_no_logits(kind: type[Synthesis]) -> None:
+    with pytest.raises(ValueError, match=f"{kind.__name__} gives energies"):
         judged(kind.__new__(kind), nn.Identity())
+
+
+def networks() -> tuple[Callable[[], nn.Module], Callable[[], nn.Module]]:
+    return (
+        lambda: mlp.Generator(latent_dim=14, image_size=8, channels=1, width=8),
+        lambda: mlp.Discriminator(image_size=8, channels=1, width=8),
+    )
+
+
+def bigan() -> Synthesis:
+    generator, discriminator = networks()
+    return BiGAN(generator(), discriminator, NonSaturating())
+
+
+def cogan() -> Synthesis:
+    return CoGAN(*networks(), NonSaturating())
+
+
+def mad_gan() -> Synthesis:
+    generator, discriminator = networks()
+    return MADGAN(generator, discriminator(), NonSaturating())
+
+
+def infogan() -> Synthesis:
+    generator, discriminator = networks()
+    return InfoGAN(generator(), discriminator(), NonSaturating())
+
+
+@pytest.mark.parametrize("make", [bigan, cogan, mad_gan, infogan])
+@pytest.mark.parametrize("method", METHODS)
+def test_games_of_other_networks_are_sampled_by_their_discriminators_logits(
+    method: Callable[[], SamplingMethod], make: Callable[[], Synthesis]
+) -> None:
+    """Those that the game itself gives its generator's fakes."""
+    torch.manual_seed(fresh_seed())
+    game = make()
+    side, labels = game.generator_side, torch.zeros(6, dtype=torch.int64)
+    of = judged(game, side)
+    samples = method()(of, [], 16)(Draws(0, "x"), labels)
+    assert samples.shape == (6, 1, 8, 8)
+    z = torch.randn(6, of.latent_dim)
+    made = side(z, labels)
+    torch.testing.assert_close(of.logits(z, made, labels), game._judge(game._told(made, z), labels)[0])
+
+
+def test_langevin_steps_leave_a_choice_as_it_was_drawn() -> None:
+    """x = z0 + 4·1[z1 > 0], which no slope leads over: normal about either end, in even shares."""
+    of = Judged(
+        2,
+        lambda z, labels: z[:, :1] + 4 * (z[:, 1:] > 0),
+        lambda z, x, labels: -(x[:, 0] - 4 * (z[:, 1] > 0) - 1).square() / 2,
+    )
+    number, seed = 5000, fresh_seed()
+    found = DDLS(steps=100, step_size=0.1).latents(of, Draws(seed, 0), torch.zeros(number, dtype=torch.int64))
+    assert torch.equal(found[:, 1], Draws(seed, 0).normal(number, 2)[:, 1])
+    for side in (found[:, 1] > 0, found[:, 1] < 0):
+        within(found[side, 0].mean(), 0.5, math.sqrt(0.53 / int(side.sum())))
 
 
 @pytest.mark.parametrize(

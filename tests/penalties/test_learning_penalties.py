@@ -80,7 +80,9 @@ def test_a_moving_average_is_a_mean_at_first() -> None:
         figures = samples(2, 5)
         for micro_batch in figures:
             average.add(micro_batch)
-        assert average.value.item() == pytest.approx(expected), "a step's own figures wait for the others"
+        assert average.value.item() == pytest.approx(expected, abs=1e-6), (
+            "a step's own figures wait for the others"
+        )
         average.advance()
         rate = max(0.25, 1 / (step + 1))
         expected += rate * (figures.mean().item() - expected)

@@ -26,6 +26,7 @@ from ganforge.progress import show_progress
 log = logging.getLogger("ganforge")
 
 _ROWS = 10  # of the grids that some games have beside their samples
+_OF_SAMPLES_ALONE = ("truncation_psi", "batch_norm", "sampling")  # and not of those grids
 
 
 def sample(config: DictConfig) -> None:
@@ -67,7 +68,8 @@ def sample(config: DictConfig) -> None:
         origin = _origin(trained, settings["seed"], generator.facts)
         if samples.ndim == 4:
             _write_images(out, to_uint8(samples), labels, trained, origin)
-            _write_pictures(out, labels[:_ROWS].to(device), settings["seed"], trained, origin)
+            draws = Draws(settings["seed"], "pictures", truncation=generator.truncation)
+            _write_pictures(out, labels[:_ROWS].to(device), draws, trained, origin)
         else:
             _write_points(out, samples, origin)
     log.info("%d samples: %s", len(samples), out)
@@ -127,12 +129,14 @@ def _write_images(
 
 
 @torch.no_grad()
-def _write_pictures(out: Path, labels: Tensor, seed: int, trained: Trained, origin: dict[str, str]) -> None:
-    """What else the game has to show, a grid each."""
-    shown = trained.game.pictures(Draws(seed, "pictures"), labels, trained.generator_side)
-    for name, images in shown.items():
+def _write_pictures(
+    out: Path, labels: Tensor, draws: Draws, trained: Trained, origin: dict[str, str]
+) -> None:
+    """What else the game has to show, a grid each: by the weights as they are, and of latents as they are drawn."""
+    own = {key: text for key, text in origin.items() if key not in _OF_SAMPLES_ALONE}
+    for name, images in trained.game.pictures(draws, labels, trained.generator_side).items():
         save_png(
-            out / f"{name}.png", grid(to_uint8(images.flatten(0, 1)).cpu(), columns=images.shape[1]), origin
+            out / f"{name}.png", grid(to_uint8(images.flatten(0, 1)).cpu(), columns=images.shape[1]), own
         )
 
 

@@ -7,13 +7,14 @@ import io
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 from rich.table import Table
@@ -25,6 +26,8 @@ from ganforge.commands.configuration import composing, plain
 from ganforge.commands.errors import UserError, user_errors
 from ganforge.commands.nearest import did_you_mean
 from ganforge.commands.options import config_folder, options
+from ganforge.games.game import Game
+from ganforge.progress import show_progress
 
 log = logging.getLogger("ganforge")
 
@@ -39,7 +42,7 @@ class Recipe:
     """What the zoo says of one experiment.
 
     Attributes:
-        parts: options by group; without those that are left to the defaults.
+        parts: options by group; without those that are left to the defaults or have no part in the game.
         parameters: of the generator's side and the discriminator's.
         data: the set with its shape.
         length: how long it trains, in words.
@@ -73,7 +76,9 @@ def zoo(config: DictConfig) -> None:
         raise UserError(
             f"there is no recipe {asked!r}: it is one of {', '.join(names)}{did_you_mean(asked, names)}"
         )
-    recipes = [read(name) for name in ([asked] if asked else names)]
+    recipes = list(
+        show_progress(read([asked] if asked else names), 1 if asked else len(names), "reading recipes")
+    )
     measured = read_measured()
     if settings["markdown"]:
         text = "\n".join(table(recipes, measured)) + "\n" if asked else page(recipes, measured)
@@ -88,17 +93,23 @@ def zoo(config: DictConfig) -> None:
     log.info("%d recipes: %s", len(recipes), out)
 
 
-def read(name: str) -> Recipe:
-    """The recipe of conf/experiment/NAME.yaml, composed."""
+def read(names: Sequence[str]) -> Iterator[Recipe]:
+    """The recipes of conf/experiment/NAME.yaml, composed; their metrics and logs are nothing that is told of here."""
     with composing() as compose:
-        config = compose("train", [f"experiment={name}"], return_hydra_config=True)
+        for name in names:
+            words = [f"experiment={name}", "metrics=none", "logger=csv"]
+            yield _recipe(name, compose("train", words, return_hydra_config=True))
+
+
+def _recipe(name: str, config: DictConfig) -> Recipe:
     choices = config.hydra.runtime.choices
     with open_dict(config):
         del config["hydra"]
     settings = plain(config)
-    parts = {group: choices.get(group) for group in PARTS} | {"penalty": ",".join(settings["penalty"])}
-    if parts["penalty"]:
-        parts["penalty"] = f"[{parts['penalty']}]"
+    game: type[Game] = building.target_of(config.game, "game")
+    parts = {group: choices.get(group) for group in PARTS if group not in game.has_no_part_for}
+    if settings["penalty"]:
+        parts["penalty"] = f"[{','.join(settings['penalty'])}]"
     data = settings["data"]
     source = settings["recipe"]
     return Recipe(
@@ -106,7 +117,7 @@ def read(name: str) -> Recipe:
         paper=source["paper"] or "",
         arxiv=tuple(source["arxiv"]),
         expected=source["expected"] or "",
-        parts={group: str(option) for group, option in parts.items() if option},
+        parts={group: str(option) for group, option in parts.items() if option and option != "[]"},
         parameters=_parameters(config),
         data=f"{choices['data']}, {data['channels']}x{data['image_size']}x{data['image_size']}"
         if data["image_size"]
@@ -116,16 +127,23 @@ def read(name: str) -> Recipe:
     )
 
 
-class _NothingToNormalise(TorchFunctionMode):
-    """Spectral norm begins with power iterations: on tensors without numbers most of the time, and to no end."""
+class _NoNumbers(TorchFunctionMode):
+    """Initial values, and spectral norm's first power iterations, take most of the time, and count no parameters."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func in (torch.mv, torch.vdot):
+            return args[0].select(-1, 0)
         if func is normalize:
             return args[0] if kwargs.get("out") is None else kwargs["out"]
+        if getattr(func, "__module__", None) == "torch.nn.init" or func in _FILLS:
+            return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
+
+
+_FILLS = (torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.fill_, torch.Tensor.zero_)
 
 
 def _parameters(config: DictConfig) -> tuple[int, int]:
@@ -140,9 +158,9 @@ def _parameters(config: DictConfig) -> tuple[int, int]:
 def _sizes(game: str) -> tuple[int, int]:
     """What the sides of a game have, by its configuration as JSON; without memory for weights where that can be."""
     try:
-        with torch.device("meta"), _NothingToNormalise():
+        with torch.device("meta"), _NoNumbers():
             built = building.build(json.loads(game), "game")
-    except (RuntimeError, NotImplementedError):  # an initialisation that has to see numbers
+    except InstantiationException:  # an initialisation that has to see numbers
         built = building.build(json.loads(game), "game")
     sides = (built.generator_side, built.discriminator_side)
     generator, discriminator = (sum(p.numel() for p in side.parameters()) for side in sides)

@@ -17,6 +17,7 @@ from ganforge.games.game import Batch, Turn
 from ganforge.games.readout import shapes
 from ganforge.games.synthesis import Synthesis, at_least_float32
 from ganforge.losses.loss import Loss
+from ganforge.networks.freezing import blocks_of_part
 from ganforge.networks.heads.head import MakeHead, plain
 from ganforge.networks.heads.projection import Projection
 from ganforge.penalties.penalty import Penalty
@@ -84,6 +85,11 @@ class PairDiscriminator(nn.Module):
         )
         self.of_both = nn.Linear(features + width, width)
         self.head = (head or Projection)(width, num_classes, plain)
+
+    @property
+    def blocks_in_order(self) -> list[list[str]]:
+        """The image's, then those of z and of both."""
+        return [*blocks_of_part(self, "trunk"), ["of_code.0"], ["of_code.2"], ["of_both"], ["head"]]
 
     def image_features(self, images: Tensor) -> Tensor:
         """images (B, C, H, W) -> (B, features)."""
@@ -191,6 +197,10 @@ class BiGAN(Synthesis):
             return self.loss.generator_loss(real_logits, fake_logits)
         mirrored = 2 * self.loss.middle - real_logits
         return self.loss.generator_loss(None, fake_logits) + self.loss.generator_loss(None, mirrored)
+
+    def compile_players(self) -> None:
+        super().compile_players()
+        self._compiled["encoder"] = torch.compile(self.generator_side.encode)
 
     def pictures(
         self,

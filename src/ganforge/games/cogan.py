@@ -18,6 +18,7 @@ from ganforge.games.game import Batch, Turn
 from ganforge.games.readout import shapes
 from ganforge.games.synthesis import Synthesis, at_least_float32
 from ganforge.losses.loss import Loss
+from ganforge.networks.freezing import blocks_of_part
 from ganforge.penalties.penalty import Penalty
 
 SecondDomain = Literal["edges", "negatives"]
@@ -92,6 +93,12 @@ class Coupled(nn.Module):
         self.register_buffer("domain_of", torch.tensor(list(domain_of)), persistent=False)
 
     @property
+    def blocks_in_order(self) -> list[list[str]]:
+        """A block is that of both networks, shared or not."""
+        both = zip(*(blocks_of_part(self, f"networks.{domain}") for domain in range(2)), strict=True)
+        return [[*first, *second] for first, second in both]
+
+    @property
     def latent_dim(self) -> int:
         return int(self.networks[0].latent_dim)  # type: ignore[arg-type]
 
@@ -120,7 +127,8 @@ class CoGAN(Synthesis):
     """Two games of synthesis at once (equation 2), one a domain, tied by the weights that both have.
 
     The second domain is made of the data, or is some of its classes. Where it is made, every second image of a batch
-    is shown as one of the second domain instead of the first, so no image is seen in both of a round's.
+    is shown as one of the second domain instead of the first, so a step has no image in both. In batches of an odd
+    number either domain may have the one more.
 
     Samples are of the first domain where the second is made, so that figures compare them with the data; `pictures`
     has the pairs of one z.
@@ -200,7 +208,8 @@ class CoGAN(Synthesis):
             return batch
         images, labels = batch["images"], batch["labels"]
         n = len(images)
-        domains = (torch.arange(n, device=labels.device) + turn.draws.rank * n) % 2
+        first = turn.draws.rank * n + (turn.draws.one_of(2) if n % 2 else 0)
+        domains = (torch.arange(n, device=labels.device) + first) % 2
         other = TRANSFORMS[self.second](images)
         chosen = domains.view(-1, *[1] * (images.ndim - 1)).bool()
         return {

@@ -22,6 +22,9 @@ class DDLS(SamplingMethod):
     from a standard normal z. With d = log p_data / p_generator, G(z) then has the data's law. No step is refused: of a
     normal law of variance v it gives, with s = 1, the variance v / (1 - ε / (4v)).
 
+    Numbers of z that d does not slope with stay as they were drawn: those that choose one of several, such as InfoGAN's
+    categories and MAD-GAN's generator. G(z) then has the data's law given the choice.
+
     Args:
         steps: how many; from 0, which leaves z as it was.
         step_size: ε, above 0.
@@ -54,19 +57,22 @@ class DDLS(SamplingMethod):
         """
         shape = len(labels), judged.latent_dim
         z = draws.normal(*shape, device=labels.device)
+        moves: Tensor | None = None
         for _ in range(self.steps):
             noise = draws.normal(*shape, device=labels.device)
-            z = z - self.step_size / 2 * self._slope(judged, z, labels)
-            z = z + self.noise * math.sqrt(self.step_size) * noise
+            slope = self._slope(judged, z, labels)
+            moves = (slope != 0).any(dim=0) if moves is None else moves
+            step = self.step_size / 2 * (slope - z) + self.noise * math.sqrt(self.step_size) * noise
+            z = torch.where(moves, z + step, z)
         if not z.isfinite().all():
             raise ValueError(f"z became infinite with step_size={self.step_size}: a smaller one is needed")
         return z
 
     @staticmethod
     def _slope(judged: Judged, z: Tensor, labels: Tensor) -> Tensor:
-        """∇E, each row's own."""
+        """∇d(G(z)), each row's own."""
         with torch.enable_grad():
             z = z.detach().requires_grad_()
-            energy = z.square().sum() / 2 - judged.logits(judged.images(z, labels), labels).sum()
-            (slope,) = torch.autograd.grad(energy, z)
+            logits = judged.logits(z, judged.images(z, labels), labels)
+            (slope,) = torch.autograd.grad(logits.sum(), z)
         return slope

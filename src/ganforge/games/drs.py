@@ -52,12 +52,8 @@ class DRS(SamplingMethod):
     @torch.no_grad()
     def __call__(self, judged: Judged, class_counts: Sequence[int], batch_size: int) -> Sampler:
         labels = proportional_labels(class_counts, self.burn_in).to(judged.device)
-        logits = torch.cat(
-            [
-                judged.logits(*_made(judged, Draws(0, f"drs/{k}"), part))
-                for k, part in enumerate(torch.split(labels, batch_size))
-            ]
-        )
+        parts = enumerate(torch.split(labels, batch_size))
+        logits = torch.cat([_judged(judged, Draws(0, f"drs/{k}"), part)[1] for k, part in parts])
         if not logits.isfinite().all():
             raise ValueError("the discriminator's logits are not finite: nothing can be rejected by them")
         largest = float(logits.max())
@@ -81,8 +77,8 @@ class DRS(SamplingMethod):
         for _ in range(MOST_TRIES):
             # A full batch each time: several candidates for each label once few are lacking.
             owners = lacking.repeat(-(-len(labels) // len(lacking)))[: len(labels)]
-            samples, asked = _made(judged, draws, labels[owners])
-            chances = acceptance(judged.logits(samples, asked), largest, gamma)
+            samples, logits = _judged(judged, draws, labels[owners])
+            chances = acceptance(logits, largest, gamma)
             accepted = draws.uniform(len(owners), device=labels.device) < chances
             taken = torch.empty_like(samples) if taken is None else taken
             rows = accepted.nonzero().flatten().flip(0)  # the first one taken is written last
@@ -97,9 +93,11 @@ class DRS(SamplingMethod):
         )
 
 
-def _made(judged: Judged, draws: Draws, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _judged(judged: Judged, draws: Draws, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Fresh samples of these labels, and their logits."""
     z = draws.normal(len(labels), judged.latent_dim, device=labels.device)
-    return judged.images(z, labels), labels
+    samples = judged.images(z, labels)
+    return samples, judged.logits(z, samples, labels)
 
 
 def excess(logits: Tensor, largest: float) -> Tensor:

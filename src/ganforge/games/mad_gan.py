@@ -96,11 +96,13 @@ class MADGAN(Synthesis):
         super().__init__(Generators(generators), Readout(discriminator, which), loss, penalties, augmentation)
         self.number, self.which_weight = number, which_weight
 
-    def _latents(self, draws: Draws, labels: Tensor) -> Tensor:
-        """Normal, the last number the middle of what stands for the generators in turn, over all ranks together."""
-        z = super()._latents(draws, labels)
-        n = len(labels)
-        turns = (torch.arange(n, device=z.device) + draws.rank * n) % self.number
+    def _spread(self, z: Tensor, draws: Draws) -> Tensor:
+        """The last number is the middle of what stands for the generators in turn, over all ranks together.
+
+        Any may be the first one: none is left out of batches that are smaller than the number of generators.
+        """
+        first = draws.rank * len(z) + draws.one_of(self.number)
+        turns = (torch.arange(len(z), device=z.device) + first) % self.number
         z[:, -1] = torch.special.ndtri((turns + 0.5) / self.number)
         return z
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import _SpectralNorm, spectral_norm
 
+from ganforge.networks.freezing import blocks_of_part
+
 
 class Readout(nn.Module):
     """Plays in the discriminator's place, and holds what else reads its features.
@@ -21,6 +23,12 @@ class Readout(nn.Module):
         super().__init__()
         self.discriminator = discriminator
         self.readout = readout
+
+    @property
+    def blocks_in_order(self) -> list[list[str]]:
+        """The discriminator's, the readout beside the last one."""
+        *first, last = blocks_of_part(self, "discriminator")
+        return [*first, [*last, "readout"]]
 
     @property
     def head(self) -> Any:

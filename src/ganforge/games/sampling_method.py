@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ganforge.games.energies import EnergyGame
 from ganforge.games.game import Game
 from ganforge.games.sampling import Sampler
 from ganforge.games.synthesis import Synthesis
@@ -21,13 +22,14 @@ class Judged:
     Attributes:
         latent_dim: length of z, which is standard normal.
         images: z float32 (B, latent_dim), labels int64 (B,) -> samples float32 (B, ...), differentiable in z.
-        logits: samples, labels -> log p_data / p_generator float32 (B,), as far as the discriminator knows it.
+        logits: z, its samples, labels -> log p_data / p_generator float32 (B,), as far as the discriminator knows it.
+            Where it judges pairs of a sample and z, the ratio is of those, and samples of such pairs follow the data.
         device: of both.
     """
 
     latent_dim: int
     images: Callable[[Tensor, Tensor], Tensor]
-    logits: Callable[[Tensor, Tensor], Tensor]
+    logits: Callable[[Tensor, Tensor, Tensor], Tensor]
     device: Any = None
 
 
@@ -52,18 +54,24 @@ def judged(game: Game, generator_side: nn.Module) -> Judged:
     """The game's generator, with these weights, and its discriminator in evaluation mode.
 
     Raises:
-        ValueError: a game whose samples are not made of a normal z alone, or whose discriminator does not judge them
-            one by one.
+        ValueError: a game whose samples are not made of a normal z alone, or whose discriminator gives no logit, or
+            does not judge them one by one.
     """
+    if isinstance(game, EnergyGame):
+        raise ValueError(
+            f"sampling by the discriminator takes its logits, and that of {type(game).__name__} gives energies: leave "
+            "sampling=... out"
+        )
     own = isinstance(game, Synthesis) and all(
         getattr(type(game), name) is getattr(Synthesis, name)
-        for name in ("sample", "_latents", "_fakes", "_told", "_judge", "_image_features")
+        for name in ("sample", "_latents", "_fakes", "_judge")
     )
     if not own:
         raise ValueError(
-            f"sampling by the discriminator is for game=synthesis, not for {type(game).__name__}: leave sampling=... "
-            "out"
+            f"sampling by the discriminator is for games of normal latents, and {type(game).__name__} makes samples or "
+            "judges them in a way of its own: leave sampling=... out"
         )
+    assert isinstance(game, Synthesis)
     if getattr(game, "packing", 1) > 1:
         raise ValueError(
             f"game.packing={game.packing} has a discriminator of packs, which judges no single sample: leave "
@@ -75,10 +83,10 @@ def judged(game: Game, generator_side: nn.Module) -> Judged:
                 f"the discriminator's {name} ({type(module).__name__}) judges each sample by the others of its batch: "
                 "leave sampling=... out"
             )
-    discriminator = game.discriminator_side.eval().requires_grad_(False)
+    game.discriminator_side.eval().requires_grad_(False)
     return Judged(
         latent_dim=int(generator_side.latent_dim),  # type: ignore[arg-type]
         images=lambda z, labels: generator_side(z, labels).float(),
-        logits=lambda images, labels: discriminator(images, labels).float(),
+        logits=lambda z, images, labels: game.judged(z, images, labels).float(),
         device=next(generator_side.parameters()).device,
     )

@@ -329,6 +329,10 @@ class Synthesis(Game):
         generator = self.generator_side if generator_side is None else generator_side
         return at_least_float32(generator(self._latents(draws, labels), labels))
 
+    def judged(self, z: Tensor, samples: Tensor, labels: Tensor) -> Tensor:
+        """Logits (B,) of samples (B, ...) that the generator has made of z (B, latent_dim) and int64 labels (B,)."""
+        return self._critic(labels)(self._told(samples, z))
+
     @torch.no_grad()
     def logits_of_real(self, images: Tensor, labels: Tensor) -> Tensor:
         """Of packs where there are any, what is left over left out."""
@@ -383,7 +387,11 @@ class Synthesis(Game):
         return z, at_least_float32(self.generator_side(z, labels)), change
 
     def _latents(self, draws: Draws, labels: Tensor) -> Tensor:
-        return draws.normal(len(labels), self.latent_dim, device=labels.device)
+        return self._spread(draws.normal(len(labels), self.latent_dim, device=labels.device), draws)
+
+    def _spread(self, z: Tensor, draws: Draws) -> Tensor:
+        """Normal latents, in games that spread a batch's more evenly; over many batches they are normal still."""
+        return z
 
     @torch.no_grad()
     def _taken_for_real(self, real: Tensor, labels: Tensor, turn: Turn) -> Tensor:

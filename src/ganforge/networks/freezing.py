@@ -48,8 +48,11 @@ def blocks(network: nn.Module) -> list[list[str]]:
 
     A block is a module with weights, lists of modules being opened; one whose parameters are all vectors, such as a
     normalisation, belongs to the block before. The order is that of definition, unless the network gives its own as
-    `names_in_order`.
+    `names_in_order`; one that is made of networks gives its blocks whole, as `blocks_in_order`.
     """
+    whole: list[list[str]] | None = getattr(network, "blocks_in_order", None)
+    if whole is not None:
+        return whole
     own: Sequence[str] | None = getattr(network, "names_in_order", None)
     found: list[list[str]] = []
     for name in own if own is not None else _names(network, ""):
@@ -58,6 +61,11 @@ def blocks(network: nn.Module) -> list[list[str]]:
         else:
             found.append([name])
     return found
+
+
+def blocks_of_part(network: nn.Module, name: str) -> list[list[str]]:
+    """The blocks of the network's part of that name, by their names in the network."""
+    return [[f"{name}.{inner}" for inner in block] for block in blocks(network.get_submodule(name))]
 
 
 def _names(network: nn.Module, prefix: str) -> Iterator[str]:
