@@ -109,7 +109,7 @@ EXAMPLES = {
 
 OWN_KEYS = {
     "train": "experiment name tags seed total_kimg batch_size conditional discriminator_steps accumulate clip_norm ema "
-    "stop workers fast init freeze_discriminator resume",
+    "stop workers fast init freeze_discriminator held_out resume",
     "evaluate": "checkpoint generated real held_out num_samples batch_size seed seeds bootstrap ema batch_norm "
     "truncation truncation_psi balanced latent_dim num_classes image_size device processes save_stats neighbours out "
     "trust",

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from torch import Tensor
 
 from ganforge.draws import Draws, derive_seed
 from ganforge.evaluation.evaluator import RealData
 from ganforge.images import to_float
-from ganforge.training.callbacks.periodic import Periodic, module_and_run
+from ganforge.training.callbacks.periodic import Periodic
 from ganforge.training.module import AdversarialModule
 from ganforge.training.run import Run
 
@@ -39,15 +39,10 @@ class Overfitting(Periodic):
         if num_images < 1:
             raise ValueError(f"num_images={num_images} must be at least 1")
         self.num_images = num_images
+        self._sides: list[tuple[Tensor, Tensor]] = []
 
     def due(self, module: AdversarialModule, run: Run) -> bool:
         return run.held_out is not None and super().due(module, run)
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        _, run = module_and_run(pl_module)
-        if run.held_out is not None and trainer.is_global_zero:
-            rounds: Any = trainer.datamodule  # type: ignore[attr-defined]
-            self._train, self._held_out = self._some(rounds.data, run), self._some(run.held_out, run)
 
     def _some(self, data: RealData, run: Run) -> tuple[Tensor, Tensor]:
         """Images and labels: the same ones for a seed."""
@@ -57,12 +52,15 @@ class Overfitting(Periodic):
         return data.batch(rows), labels
 
     def act(self, trainer: Trainer, module: AdversarialModule, run: Run) -> None:
-        if not trainer.is_global_zero:
+        if run.held_out is None or not trainer.is_global_zero:
             return
+        if not self._sides:
+            rounds: Any = trainer.datamodule  # type: ignore[attr-defined]
+            self._sides = [self._some(data, run) for data in (rounds.data, run.held_out)]
         module.game.eval()
         try:
-            train, held_out = _of_real(self._train, module), _of_real(self._held_out, module)
-            generated = _of_generated(self._train[1], Draws(run.seed, "overfitting"), module)
+            train, held_out = (_of_real(side, module) for side in self._sides)
+            generated = _of_generated(self._sides[0][1], Draws(run.seed, "overfitting"), module)
         finally:
             module.train()
         if train is None or held_out is None or generated is None:
