@@ -32,6 +32,7 @@ def play(tmp_path: Path) -> Play:
         callbacks: Sequence[Callback] = (),
         loggers: dict[str, Logger] | None = None,
         checkpoint: Path | None = None,
+        precision: Any = "32-true",
         **facts: Any,
     ) -> Run:
         run = Run(
@@ -48,7 +49,7 @@ def play(tmp_path: Path) -> Play:
             seed=module.seed,
             start=lambda: module.images_seen,
         )
-        fit(module, stream, run, callbacks, checkpoint, accelerator="cpu", devices=1)
+        fit(module, stream, run, callbacks, checkpoint, accelerator="cpu", devices=1, precision=precision)
         return run
 
     return play

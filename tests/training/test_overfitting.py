@@ -105,6 +105,13 @@ def test_watching_changes_nothing(play: Any) -> None:
         assert torch.equal(tensor, watched.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+def test_other_precisions(play: Any, precision: str) -> None:
+    facts = {"held_out": samples(20), "class_counts": [1] * CLASSES, "precision": precision}
+    play(module_of(), samples(20), 2, callbacks=[Overfitting(0)], loggers={"kept": (kept := Kept())}, **facts)
+    assert math.isfinite(kept.rows[-1]["overfitting/logits_held_out"])
+
+
 def test_without_held_out_images_nothing_is_watched(play: Any) -> None:
     play(module_of(), samples(20), 2, callbacks=[Overfitting(0.008)], loggers={"kept": (kept := Kept())})
     assert kept.rows == []

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ganforge.commands import building
 from ganforge.commands.errors import UserError, user_errors
-from ganforge.datasets.arrays import array
-from ganforge.datasets.image_folder import image_folder
+from ganforge.commands.sources import open_images
+from ganforge.datasets.pictures import Resize
 from ganforge.datasets.samples import Samples
-from ganforge.datasets.shards import INDEX_FILE
-from ganforge.datasets.streaming import streaming
+
+_KINDS = "a folder or ZIP of images, a folder of shards, a .npz or .npy file"
 
 
 def held_out_data(settings: Mapping[str, Any], data: Samples) -> Samples | None:
@@ -51,18 +51,16 @@ def _open(value: str, of_data: Mapping[str, Any], data: Samples) -> Samples:
         return samples
     if not path.exists():
         raise UserError(
-            f"held_out={value} does not exist: it can be a folder or ZIP of images, a folder of shards, a .npz or .npy "
-            "file, or `test` for data that has a test part"
+            f"held_out={value} does not exist: it can be {_KINDS}, or `test` for data that has a test part"
         )
     with user_errors():
-        if path.suffix in (".npz", ".npy"):
-            return array(path, what="held_out")
-        if (path / INDEX_FILE).is_file():
-            return streaming(path, what="held_out")
-        resize = of_data.get("resize", "crop")
-        return image_folder(
-            path, image_size=data.image_size, channels=data.channels, resize=resize, what="held_out"
-        )
+        # Data sets that come with the package have ways of their own to reach another size.
+        own: Any = of_data.get("resize")
+        resize: Resize = own if own in get_args(Resize) else "crop"
+        found = open_images(path, "held_out", data.image_size, channels=data.channels, resize=resize)
+    if found is None:
+        raise UserError(f"held_out={value} is no kind of file that images come in: {_KINDS}")
+    return found
 
 
 def _shape(samples: Samples) -> str:

@@ -19,7 +19,8 @@ from ganforge.commands.nearest import did_you_mean
 from ganforge.commands.options import options
 from ganforge.datasets.arrays import array
 from ganforge.datasets.image_folder import image_folder
-from ganforge.datasets.samples import TensorSamples
+from ganforge.datasets.pictures import Resize
+from ganforge.datasets.samples import Samples, TensorSamples
 from ganforge.datasets.shards import INDEX_FILE
 from ganforge.datasets.streaming import streaming
 from ganforge.draws import Draws
@@ -139,17 +140,32 @@ def open_source(
         if path.suffix == ".npz" and is_statistics_file(path):
             known = read_statistics(path)
             return KnownStatistics(path.name, Statistics(known.mu, known.sigma), _sha256(path), known.stamp)
-        if path.suffix in ARRAYS:
-            return array(path, what=key)
-        if (path / INDEX_FILE).is_file():
-            return streaming(path, what=key)
-        if path.is_dir() or path.suffix == ".zip":
-            size = settings["image_size"]
-            return image_folder(path, image_size=size, resize="refuse" if size is None else "crop", what=key)
+        size = settings["image_size"]
+        found = open_images(path, key, size, resize="refuse" if size is None else "crop")
+        if found is not None:
+            return found
     raise UserError(
         f"{key}={value} is no kind of file that is known here: images come in a folder, a .zip, .npz or .npy file, "
         "generators in .ckpt, .pt or .onnx files, statistics in .npz files"
     )
+
+
+def open_images(
+    path: Path, key: str, image_size: int | None, *, channels: int | None = None, resize: Resize
+) -> Samples | None:
+    """The images of an array file, a folder of shards, or a folder or ZIP of pictures; None for any other file.
+
+    Args:
+        key: the setting that names the path, for messages.
+        image_size, channels, resize: of pictures, as `image_folder` takes them.
+    """
+    if path.suffix in ARRAYS:
+        return array(path, what=key)
+    if (path / INDEX_FILE).is_file():
+        return streaming(path, what=key)
+    if path.is_dir() or path.suffix == ".zip":
+        return image_folder(path, image_size=image_size, channels=channels, resize=resize, what=key)
+    return None
 
 
 def manner_of(settings: Mapping[str, Any]) -> Manner:

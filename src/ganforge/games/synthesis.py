@@ -300,7 +300,7 @@ class Synthesis(Game):
         labels = batch["labels"]
 
         def critic(images: Tensor) -> Tensor:
-            return self._critic(labels)(self._told(self._packed(images), z))
+            return self.judged(z, images, labels)
 
         def features(images: Tensor) -> Tensor:
             return self._image_features(self._packed(images), labels)
@@ -330,8 +330,8 @@ class Synthesis(Game):
         return at_least_float32(generator(self._latents(draws, labels), labels))
 
     def judged(self, z: Tensor, samples: Tensor, labels: Tensor) -> Tensor:
-        """Logits (B,) of samples (B, ...) that the generator has made of z (B, latent_dim) and int64 labels (B,)."""
-        return self._critic(labels)(self._told(samples, z))
+        """Logits (B,), or a pack's each, of samples (B, ...) made of z (B, latent_dim), for int64 labels (B,)."""
+        return self._critic(labels)(self._told(self._packed(samples), z))
 
     @torch.no_grad()
     def logits_of_real(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -346,13 +346,8 @@ class Synthesis(Game):
         return self._logits(at_least_float32(self.generator_side(z, labels)), z, labels)
 
     def _logits(self, images: Tensor, codes: Tensor, labels: Tensor) -> Tensor:
-        """Of images as they are; by the networks as they were before they were compiled for training."""
         whole = len(images) // self.packing * self.packing
-        compiled, self._compiled = self._compiled, {}
-        try:
-            return self._judge(self._told(self._packed(images[:whole]), codes[:whole]), labels[:whole])[0]
-        finally:
-            self._compiled = compiled
+        return self.judged(codes[:whole], images[:whole], labels[:whole])
 
     def compile_players(self) -> None:
         """Compiles both networks' forward passes for training; names of weights stay as they are."""
@@ -381,7 +376,7 @@ class Synthesis(Game):
 
         def score(z: Tensor) -> Tensor:
             images = at_least_float32(self.generator_side(z, labels))
-            return self._critic(labels)(self._told(self._packed(images), z))
+            return self.judged(z, images, labels)
 
         z, change = self.latent_optimisation(self._latents(turn.draws, labels), score, turn.draws)
         return z, at_least_float32(self.generator_side(z, labels)), change

@@ -59,7 +59,7 @@ class Overfitting(Periodic):
             self._sides = [self._some(data, run) for data in (rounds.data, run.held_out)]
         module.game.eval()
         try:
-            train, held_out = (_of_real(side, module) for side in self._sides)
+            train, held_out = (_of_real(*side, trainer, module) for side in self._sides)
             generated = _of_generated(self._sides[0][1], Draws(run.seed, "overfitting"), module)
         finally:
             module.train()
@@ -75,12 +75,12 @@ class Overfitting(Periodic):
         )
 
 
-def _of_real(labelled: tuple[Tensor, Tensor], module: AdversarialModule) -> Tensor | None:
+def _of_real(images: Tensor, labels: Tensor, trainer: Trainer, module: AdversarialModule) -> Tensor | None:
     logits = []
-    for images, labels in zip(*(torch.split(tensor, _BATCH) for tensor in labelled), strict=True):
-        images = images.to(module.device)
-        images = to_float(images) if images.dtype == torch.uint8 else images
-        logits.append(module.game.logits_of_real(images, labels.to(module.device)))
+    for part, own in zip(torch.split(images, _BATCH), torch.split(labels, _BATCH), strict=True):
+        shown = to_float(part) if part.dtype == torch.uint8 else part
+        shown = trainer.precision_plugin.convert_input(shown.to(module.device))
+        logits.append(module.game.logits_of_real(shown, own.to(module.device)))
     return _together(logits)
 
 

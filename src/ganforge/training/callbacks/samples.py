@@ -102,6 +102,7 @@ class Samples(Periodic):
         rows = torch.arange(min(self.columns, len(rounds.data)))
         real = rounds.data.batch(rows).to(module.device)
         real = to_float(real) if real.dtype == torch.uint8 else real
+        real = trainer.precision_plugin.convert_input(real)
         labels = rounds.labels[rows].to(module.device)
         shown = module.game.pictures(Draws(run.seed, "samples"), labels, module.ema.average, real)
         return {
