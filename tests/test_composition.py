@@ -272,6 +272,13 @@ def test_every_option_of_the_small_groups_trains(train: Train, group: str, name:
     train(*small("mlp"), f"{group}={option}", *words)
 
 
+@pytest.mark.parametrize("conditioning", names("conditioning"))
+def test_every_conditioning_trains(train: Train, conditioning: str) -> None:
+    train(*small("dcgan"), f"conditioning={conditioning}", "conditional=true")
+    with pytest.raises(UserError, match=r"stylegan2\.Generator takes labels in its own way"):
+        train(*small("stylegan2"), f"conditioning={conditioning}")
+
+
 @pytest.mark.parametrize("metrics", [m for m in names("metrics") if not needs_weights(m)])
 def test_every_metric_scores_its_data(train: Train, metrics: str) -> None:
     data = {"mixture": "gaussian_grid", "stacked": "stacked_digits"}.get(metrics, "digits")

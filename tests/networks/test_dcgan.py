@@ -45,12 +45,15 @@ def test_levels_halve_the_image_down_to_4x4(image_size: int) -> None:
 def test_same_function_as_the_stack_of_transposed_convolutions() -> None:
     """The generator of PyTorch's DCGAN example, which projects by a transposed convolution of a 1x1 map."""
     generator = dcgan.Generator(11, 16, 3, width=4)
-    linear, _, norm1, _, up1, norm2, _, up2, _ = generator.layers
-    assert isinstance(linear, nn.Linear)
+    first, second = generator.blocks
     project = nn.ConvTranspose2d(11, 8, kernel_size=4, bias=False)
     with torch.no_grad():
-        project.weight.copy_(linear.weight.t().reshape(11, 8, 4, 4))
-    reference = nn.Sequential(project, norm1, nn.ReLU(), up1, norm2, nn.ReLU(), up2, nn.Tanh())
+        project.weight.copy_(generator.linear.weight.t().reshape(11, 8, 4, 4))
+    blocks = [
+        nn.Sequential(block.norm.norm, nn.ReLU(), block.conv)  # type: ignore[union-attr]
+        for block in (first, second)
+    ]
+    reference = nn.Sequential(project, *blocks, nn.Tanh())
     z = torch.randn(6, 11)
     torch.testing.assert_close(
         generator(z, torch.zeros(6, dtype=torch.int64)), reference(z[:, :, None, None])

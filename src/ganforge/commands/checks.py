@@ -47,6 +47,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     """What can be known to be wrong before the data are read, which may take long."""
     for key in (
         "loss",
+        "conditioning",
         "head",
         "augment",
         "penalty",
@@ -59,6 +60,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         building.check(settings[key], key)
     check_trainer(settings["trainer"])
     _check_game(settings["game"])
+    _check_conditioning(settings)
     for key in ("total_kimg", "batch_size"):
         if not 0 < settings[key] < math.inf:
             raise UserError(f"{key}={settings[key]:g} must be greater than 0 and finite")
@@ -84,6 +86,15 @@ def _check_game(config: Mapping[str, Any]) -> None:
     for word in asked:
         if word.split("=")[0] in getattr(game, "has_no_part_for", ()):
             raise UserError(f"{word}: {game.__name__} has no part for it; leave it out")  # type: ignore[union-attr]
+
+
+def _check_conditioning(settings: Mapping[str, Any]) -> None:
+    generator = settings["model"].get("generator", {})
+    if settings["conditioning"] is not None and "conditioning" not in generator:
+        raise UserError(
+            f"conditioning=...: {generator.get('_target_')} takes labels in its own way, as its configuration has no "
+            "conditioning; leave it out, or see docs/own_parts.md"
+        )
 
 
 def check_trainer(trainer: Mapping[str, Any]) -> None:

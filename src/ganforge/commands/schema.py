@@ -72,6 +72,7 @@ class TrainConfig:
     num_classes: int = MISSING
     game: Any = MISSING
     model: Any = MISSING
+    conditioning: Any = None
     head: Any = None
     augment: Any = None
     loss: Any = MISSING

@@ -31,7 +31,7 @@ from ganforge.progress import show_progress
 
 log = logging.getLogger("ganforge")
 
-PARTS = ("game", "model", "head", "loss", "penalty", "augment")
+PARTS = ("game", "model", "conditioning", "head", "loss", "penalty", "augment")
 DATA = {"digits": "digits", "mnist": "MNIST"}  # what bench/zoo.py trains on
 NOT_LEARNED = 20  # an FID above it is said to be too high to speak of learning
 FIGURES = ("fid", "kid", "precision", "recall", "coverage")

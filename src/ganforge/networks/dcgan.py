@@ -1,17 +1,20 @@
 """DCGAN (Radford, Metz & Chintala 2015, arXiv:1511.06434) for pictures of any power of two from 8 to 256."""
 
 import functools
+from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ganforge.networks.conditioning.concatenation import Concatenation
+from ganforge.networks.conditioning.conditioning import MakeConditioning
 from ganforge.networks.heads.head import MakeHead, plain
 from ganforge.networks.heads.projection import Projection
 from ganforge.networks.image_size import supported_image_size
 from ganforge.networks.layers.batch_norm import NormName, norm2d
 
 IMAGE_SIZES = (8, 16, 32, 64, 128, 256)
-LABEL_DIM = 32
 
 
 def level_widths(image_size: int | None, width: int) -> list[int]:
@@ -29,7 +32,7 @@ def init_normal(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.normal_(layer.weight, 0.0, 0.02)
-        elif isinstance(layer, nn.BatchNorm2d):
+        elif isinstance(layer, nn.BatchNorm2d) and layer.affine:
             nn.init.normal_(layer.weight, 1.0, 0.02)
 
 
@@ -40,41 +43,59 @@ def init_he(module: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, a=0.2)
 
 
+class UpBlock(nn.Module):
+    """Norm, ReLU, and a transposed convolution to twice the size."""
+
+    def __init__(self, norm: nn.Module, before: int, after: int) -> None:
+        super().__init__()
+        self.norm = norm
+        self.conv = nn.ConvTranspose2d(before, after, kernel_size=4, stride=2, padding=1, bias=False)
+
+    def forward(self, features: Tensor, condition: Tensor) -> Tensor:
+        """features (B, before, H, W) -> (B, after, 2H, 2W); `condition` is what the norm takes."""
+        h: Tensor = self.conv(F.relu(self.norm(features, condition), inplace=True))
+        return h
+
+
 class Generator(nn.Module):
     """z -> projection to 4x4 -> stride-2 transposed convolutions, batch norm and ReLU between them -> tanh.
 
     `width` is the number of channels before the last convolution, doubled per level towards 4x4: with 128 and
-    64x64 images the paper's 1024, 512, 256, 128. The label's embedding is concatenated to z.
+    64x64 images the paper's 1024, 512, 256, 128. Labels by default by concatenation.
 
     Raises:
         ValueError: `image_size` is None or unsupported.
     """
 
     def __init__(
-        self, latent_dim: int, image_size: int | None, channels: int, num_classes: int = 0, width: int = 64
+        self,
+        latent_dim: int,
+        image_size: int | None,
+        channels: int,
+        num_classes: int = 0,
+        width: int = 64,
+        conditioning: MakeConditioning | None = None,
     ) -> None:
         super().__init__()
         self.latent_dim = latent_dim
-        self.label_embedding = nn.Embedding(num_classes, LABEL_DIM) if num_classes else None
+        self.conditioning = (conditioning or Concatenation)(latent_dim, num_classes)
         widths = level_widths(image_size, width)[::-1]
-        features = latent_dim + (LABEL_DIM if num_classes else 0)
+        self.bottom_shape = (widths[0], 4, 4)
         # On a 1x1 input a linear layer is the 4x4 transposed convolution of other codes, and faster.
-        layers: list[nn.Module] = [
-            nn.Linear(features, widths[0] * 4 * 4, bias=False),
-            nn.Unflatten(1, (widths[0], 4, 4)),
-        ]
-        for wide, narrow in zip(widths, [*widths[1:], channels], strict=True):
-            layers += [nn.BatchNorm2d(wide), nn.ReLU(inplace=True)]
-            layers.append(nn.ConvTranspose2d(wide, narrow, kernel_size=4, stride=2, padding=1, bias=False))
-        self.layers = nn.Sequential(*layers, nn.Tanh())
+        self.linear = nn.Linear(self.conditioning.features, widths[0] * 4 * 4, bias=False)
+        self.blocks = nn.ModuleList(
+            UpBlock(self.conditioning.norm(before), before, after)
+            for before, after in pairwise([*widths, channels])
+        )
         init_normal(self)
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """z float (B, latent_dim), labels int64 (B,) -> images (B, C, H, W) in [-1, 1]."""
-        if self.label_embedding is not None:
-            z = torch.cat([z, self.label_embedding(labels)], dim=1)
-        images: Tensor = self.layers(z)
-        return images
+        code, condition = self.conditioning(z, labels)
+        h = self.linear(code).unflatten(1, self.bottom_shape)
+        for block in self.blocks:
+            h = block(h, condition)
+        return torch.tanh(h)
 
 
 class Discriminator(nn.Module):

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ganforge.networks.conditioning.conditional_batch_norm import BatchNormConditioning
+from ganforge.networks.conditioning.conditioning import MakeConditioning
 from ganforge.networks.heads.head import MakeHead
 from ganforge.networks.heads.projection import Projection
 from ganforge.networks.image_size import supported_image_size
 from ganforge.networks.layers.attention import SelfAttention, attention_index
-from ganforge.networks.layers.batch_norm import ConditionalBatchNorm
 from ganforge.networks.layers.residual import DownBlock, UpBlock
 from ganforge.networks.sngan import ARCHITECTURES, Architecture, finish
 
@@ -36,7 +36,7 @@ class Generator(nn.Module):
     """z -> linear -> up-sampling residual blocks, self-attention among them -> batch norm, ReLU, convolution, tanh.
 
     Blocks and levels are SNGAN's, with every convolution and the linear layer spectrally normalized; labels by
-    conditional batch norm.
+    default by conditional batch norm.
 
     Args:
         width: channels before the last convolution, which scales the others in proportion; None is SNGAN's.
@@ -54,17 +54,20 @@ class Generator(nn.Module):
         num_classes: int = 0,
         width: int | None = None,
         attention: int | None = None,
+        conditioning: MakeConditioning | None = None,
     ) -> None:
         super().__init__()
         self.latent_dim = latent_dim
+        self.conditioning = (conditioning or BatchNormConditioning)(latent_dim, num_classes)
         size, arch = architecture(image_size)
         base = arch.generator_width if width is None else width
         widths = [base * level for level in arch.generator_levels]
         sizes = [arch.bottom_size << level for level in range(1, len(widths))]
         self.bottom_shape = (widths[0], arch.bottom_size, arch.bottom_size)
-        self.linear = finish(nn.Linear(latent_dim, torch.Size(self.bottom_shape).numel()))
-        norm = functools.partial(ConditionalBatchNorm, num_classes=num_classes)
-        self.blocks = nn.ModuleList(UpBlock(wide, narrow, conv, norm) for wide, narrow in pairwise(widths))
+        self.linear = finish(nn.Linear(self.conditioning.features, torch.Size(self.bottom_shape).numel()))
+        self.blocks = nn.ModuleList(
+            UpBlock(wide, narrow, conv, self.conditioning.norm) for wide, narrow in pairwise(widths)
+        )
         self.attended = attention_index(attended_size(attention, size), sizes, network="sagan's generator")
         self.attention = None if self.attended is None else SelfAttention(widths[self.attended + 1], conv)
         self.norm = nn.BatchNorm2d(widths[-1])
@@ -72,9 +75,10 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """z float (B, latent_dim), labels int64 (B,) -> images (B, C, H, W) in [-1, 1]."""
-        h = self.linear(z).unflatten(1, self.bottom_shape)
+        code, condition = self.conditioning(z, labels)
+        h = self.linear(code).unflatten(1, self.bottom_shape)
         for index, block in enumerate(self.blocks):
-            h = block(h, labels)
+            h = block(h, condition)
             if self.attention is not None and index == self.attended:
                 h = self.attention(h)
         return torch.tanh(self.conv(F.relu(self.norm(h), inplace=True)))

@@ -2,7 +2,6 @@
 norm in the generator and projection in the discriminator (Miyato & Koyama 2018, arXiv:1802.05637).
 """
 
-import functools
 from dataclasses import dataclass
 from itertools import pairwise
 from math import sqrt
@@ -13,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from ganforge.networks.conditioning.conditional_batch_norm import BatchNormConditioning
+from ganforge.networks.conditioning.conditioning import MakeConditioning
 from ganforge.networks.heads.head import MakeHead
 from ganforge.networks.heads.projection import Projection
 from ganforge.networks.image_size import supported_image_size
-from ganforge.networks.layers.batch_norm import ConditionalBatchNorm
 from ganforge.networks.layers.residual import DownBlock, UpBlock
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear, nn.Embedding)
@@ -76,7 +76,8 @@ def normalized_conv(in_channels: int, out_channels: int, kernel_size: int, bias:
 
 
 class Generator(nn.Module):
-    """z -> linear -> up-sampling residual blocks -> batch norm, ReLU, 3x3 convolution, tanh.
+    """z -> linear -> up-sampling residual blocks -> batch norm, ReLU, 3x3 convolution, tanh; labels by default by
+    conditional batch norm in the blocks.
 
     `width` is the number of channels before the last convolution and scales the others in proportion; None is
     the paper's (256 for 32x32, otherwise 64).
@@ -92,24 +93,28 @@ class Generator(nn.Module):
         channels: int,
         num_classes: int = 0,
         width: int | None = None,
+        conditioning: MakeConditioning | None = None,
     ) -> None:
         super().__init__()
         self.latent_dim = latent_dim
+        self.conditioning = (conditioning or BatchNormConditioning)(latent_dim, num_classes)
         arch = architecture(image_size)
         base = arch.generator_width if width is None else width
         widths = [base * level for level in arch.generator_levels]
         self.bottom_shape = (widths[0], arch.bottom_size, arch.bottom_size)
-        self.linear = xavier(nn.Linear(latent_dim, torch.Size(self.bottom_shape).numel()))
-        norm = functools.partial(ConditionalBatchNorm, num_classes=num_classes)
-        self.blocks = nn.ModuleList(UpBlock(wide, narrow, conv, norm) for wide, narrow in pairwise(widths))
+        self.linear = xavier(nn.Linear(self.conditioning.features, torch.Size(self.bottom_shape).numel()))
+        self.blocks = nn.ModuleList(
+            UpBlock(wide, narrow, conv, self.conditioning.norm) for wide, narrow in pairwise(widths)
+        )
         self.norm = nn.BatchNorm2d(widths[-1])
         self.conv = xavier(nn.Conv2d(widths[-1], channels, kernel_size=3, padding=1))
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """z float (B, latent_dim), labels int64 (B,) -> images (B, C, H, W) in [-1, 1]."""
-        h = self.linear(z).unflatten(1, self.bottom_shape)
+        code, condition = self.conditioning(z, labels)
+        h = self.linear(code).unflatten(1, self.bottom_shape)
         for block in self.blocks:
-            h = block(h, labels)
+            h = block(h, condition)
         return torch.tanh(self.conv(F.relu(self.norm(h), inplace=True)))
 
 
