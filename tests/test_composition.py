@@ -9,6 +9,7 @@ import itertools
 import random
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,9 @@ def small(model: str, data: str = "digits") -> list[str]:
     return words if is_vectors(data) else [*words, f"data.image_size={smallest_size(model)}"]
 
 
-MODELS, LOSSES, PENALTIES, OPTIMIZERS = (names(g) for g in ("model", "loss", "penalty", "optimizer"))
+MODELS, LOSSES, PENALTIES, HEADS, OPTIMIZERS = (
+    names(g) for g in ("model", "loss", "penalty", "head", "optimizer")
+)
 OFFLINE = [data for data in names("data") if is_offline(data)]
 every_model = pytest.mark.parametrize("model", MODELS)
 
@@ -143,29 +146,62 @@ def check(folder: Path) -> None:
         assert any(row[f"train/{side}/adversarial"] for row in rows)
 
 
-@every_model
-@pytest.mark.parametrize("loss", LOSSES)
-def test_every_model_plays_every_loss(train: Train, model: str, loss: str) -> None:
-    train(*small(model), f"loss={loss}")
+@dataclass(frozen=True)
+class Mixture:
+    """Parts of one run, each from its group."""
+
+    loss: str
+    penalty: str
+    head: str | None
+    optimizer: str
+
+
+def mixtures() -> list[Mixture]:
+    """Runs in which each loss, penalty, head and optimizer occurs: with every model, all that it has to go with."""
+    heads: list[str | None] = list(HEADS)
+    losses = {head: stands_for(head) for head in HEADS}
+    free = itertools.cycle(LOSSES)
+    made = []
+    for index in range(max(len(PENALTIES), len(HEADS) + len(LOSSES), len(OPTIMIZERS))):
+        head = heads[index] if index < len(heads) else None
+        loss = losses.get(head or "") or next(free)
+        made.append(
+            Mixture(loss, PENALTIES[index % len(PENALTIES)], head, OPTIMIZERS[index % len(OPTIMIZERS)])
+        )
+    return made
+
+
+def stands_for(head: str) -> str | None:
+    """The loss that the head is a form of, where it is one."""
+    name: str | None = get_class(read("head", head)["_target_"]).adversarial_as
+    return name.lower() if name else None
+
+
+def test_the_mixtures_hold_every_part() -> None:
+    made = mixtures()
+    for group, all_of_it in (
+        ("loss", LOSSES),
+        ("penalty", PENALTIES),
+        ("head", HEADS),
+        ("optimizer", OPTIMIZERS),
+    ):
+        assert {getattr(mixture, group) for mixture in made} - {None} == set(all_of_it)
 
 
 @every_model
-@pytest.mark.parametrize("penalty", PENALTIES)
-def test_every_model_bears_every_penalty(train: Train, model: str, penalty: str) -> None:
-    if penalty == "reconstruction" and model != "fastgan":
+@pytest.mark.parametrize("mixture", mixtures(), ids=str)
+def test_every_model_goes_with_every_part(train: Train, model: str, mixture: Mixture) -> None:
+    """Each loss, penalty, head and optimizer with each model, several in a run."""
+    words = [*small(model), f"loss={mixture.loss}", f"optimizer={mixture.optimizer}"]
+    words += [f"head={mixture.head}"] if mixture.head else []
+    if mixture.penalty == "reconstruction" and model != "fastgan":
         with pytest.raises(UserError, match=r"needs a discriminator that can reconstruct.* model=fastgan"):
-            train(*small(model), f"penalty=[{penalty}]")
+            train(*words, f"penalty=[{mixture.penalty}]")
+        train(*words, "penalty=[]")
         return
-    folder = train(*small(model), f"penalty=[{penalty}]")
+    folder = train(*words, f"penalty=[{mixture.penalty}]")
     state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    assert list(state["ganforge"]["config"]["penalty"]) == list(read("penalty", penalty))
-
-
-@every_model
-@pytest.mark.parametrize("head", names("head"))
-def test_every_model_takes_every_head(train: Train, model: str, head: str) -> None:
-    stands_for = get_class(read("head", head)["_target_"]).adversarial_as
-    train(*small(model), f"head={head}", f"loss={stands_for.lower() if stands_for else 'nonsaturating'}")
+    assert list(state["ganforge"]["config"]["penalty"]) == list(read("penalty", mixture.penalty))
 
 
 def test_a_head_that_is_a_loss_names_it(train: Train) -> None:
@@ -231,12 +267,6 @@ def test_a_controller_needs_logits_whose_sign_means_something(train: Train) -> N
     with pytest.raises(UserError, match=r"says nothing with Relativistic: .* augment\.target=null"):
         train(*small("mlp"), "augment=ada", "loss=relativistic")
     train(*small("mlp"), "augment=ada", "loss=relativistic", "augment.target=null", "augment.p=0.3")
-
-
-@every_model
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_every_model_learns_by_every_optimizer(train: Train, model: str, optimizer: str) -> None:
-    train(*small(model), f"optimizer={optimizer}")
 
 
 @every_model
