@@ -95,10 +95,10 @@ def close_to_default(weights: Any, model: tuple[str, ...], words: Any) -> None:
 
 def test_reused_fakes_are_another_algorithm_of_the_same_kind(weights: Any) -> None:
     default, reused = weights("default", *DCGAN), weights("reused", *DCGAN, "fast.reuse_fakes=true")
-    name = "game.generator_side.layers.0.weight"
+    name = "game.generator_side.linear.weight"
     assert not torch.equal(reused["state_dict"][name], default["state_dict"][name])
     # One pass a round through the generator's batch norm instead of two.
-    counter = "game.generator_side.layers.2.num_batches_tracked"
+    counter = "game.generator_side.blocks.0.norm.norm.num_batches_tracked"
     assert (default["state_dict"][counter], reused["state_dict"][counter]) == (10, 5)
 
 

@@ -389,22 +389,45 @@ def test_a_rank_that_others_wait_for_in_vain_is_named(playing: Any, tmp_path: Pa
     assert state(tmp_path / "run")["clock"]["images_seen"] == 960
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
-@pytest.mark.parametrize("whom", ["first", "other"])
-def test_a_signal_to_any_rank_stops_all_after_the_same_round(whom: str, playing: Any, tmp_path: Path) -> None:
-    process, (other,) = playing()
-    os.kill(process.pid if whom == "first" else other, signal.SIGTERM)
+def ended_by_sigterm(process: subprocess.Popen[str], folder: Path) -> int:
+    """Images seen by a run of two processes, one of which got SIGTERM."""
     _, err = process.communicate(timeout=120)
     assert process.returncode == 143, err
     found = re.search(r"stopped by SIGTERM at ([\d.]+) kimg", err.splitlines()[-1])
     assert found, err
-    folder = tmp_path / "run"
-    seen = state(folder)["clock"]["images_seen"]
+    seen: int = state(folder)["clock"]["images_seen"]
     assert seen == pytest.approx(1000 * float(found.group(1)), rel=1e-5)
+    return seen
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
+def test_a_signal_to_any_rank_stops_all_after_the_same_round(playing: Any, tmp_path: Path) -> None:
+    """To the second one here, to the first one in the next test."""
+    process, (other,) = playing()
+    os.kill(other, signal.SIGTERM)
+    folder = tmp_path / "run"
+    seen = ended_by_sigterm(process, folder)
     total = f"total_kimg={(seen + 48) / 1000}"
     done = ganforge("train", f"resume={folder}", total, "trainer.devices=3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert state(folder)["clock"]["images_seen"] == seen + 48, "another number of ranks goes on"
+
+
+def test_stopped_and_resumed_equals_uninterrupted(playing: Any, tmp_path: Path) -> None:
+    words = ["model=dcgan", "model.generator.width=4", "model.discriminator.width=4"]
+    process, _ = playing(*words)
+    process.terminate()
+    folder = tmp_path / "run"
+    total = f"total_kimg={(ended_by_sigterm(process, folder) + 240) / 1000}"
+    for done in (
+        ganforge("train", f"resume={folder}", total, cwd=tmp_path),
+        ganforge("train", *TINY, *ENDLESS, *words, total, "hydra.run.dir=whole", cwd=tmp_path),
+    ):
+        assert done.returncode == 0, done.stderr
+    resumed, whole = state(folder), state(tmp_path / "whole")
+    assert resumed["clock"] == whole["clock"]
+    for name, tensor in whole["state_dict"].items():
+        assert torch.equal(resumed["state_dict"][name], tensor), name
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
@@ -416,24 +439,6 @@ def test_the_others_end_with_the_first(playing: Any) -> None:
     while Path(f"/proc/{other}").exists() and "Z" not in Path(f"/proc/{other}/stat").read_text().split()[2]:
         assert time.monotonic() < until
         time.sleep(0.1)
-
-
-def test_stopped_and_resumed_equals_uninterrupted(playing: Any, tmp_path: Path) -> None:
-    words = ["model=dcgan", "model.generator.width=4", "model.discriminator.width=4"]
-    process, _ = playing(*words)
-    process.terminate()
-    process.communicate(timeout=120)
-    folder = tmp_path / "run"
-    total = f"total_kimg={(state(folder)['clock']['images_seen'] + 240) / 1000}"
-    for done in (
-        ganforge("train", f"resume={folder}", total, cwd=tmp_path),
-        ganforge("train", *TINY, *ENDLESS, *words, total, "hydra.run.dir=whole", cwd=tmp_path),
-    ):
-        assert done.returncode == 0, done.stderr
-    resumed, whole = state(folder), state(tmp_path / "whole")
-    assert resumed["clock"] == whole["clock"]
-    for name, tensor in whole["state_dict"].items():
-        assert torch.equal(resumed["state_dict"][name], tensor), name
 
 
 def test_settings_for_speed_on_two_ranks(tmp_path: Path) -> None:
@@ -465,15 +470,23 @@ def test_each_job_of_a_multirun_has_its_own_ranks(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "sweep").iterdir()) == ["0", "1", "multirun.yaml"]
 
 
-def test_torchrun_starts_the_ranks_as_well(tmp_path: Path) -> None:
+def test_torchrun_starts_the_ranks_as_well_and_has_nothing_to_do_where_the_run_has_ended(
+    tmp_path: Path,
+) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    words = ["-m", "ganforge", "train", *TINY, "metrics=none", "total_kimg=0.048"]
-    done = subprocess.run(
-        [*torchrun, *words], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    (folder,) = (tmp_path / "outputs" / "digits").iterdir()
-    assert state(folder)["clock"]["images_seen"] == 48
+    words = [*TINY, "metrics=none", "total_kimg=0.048", "hydra.run.dir=run"]
+    for asked in (words, ["resume=run"]):
+        done = subprocess.run(
+            [*torchrun, "-m", "ganforge", "train", *asked],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        assert ("run has ended" in done.stderr) == (asked == ["resume=run"])
+        assert state(tmp_path / "run")["clock"]["images_seen"] == 48
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
@@ -531,22 +544,6 @@ def test_torchrun_on_two_machines(tmp_path: Path) -> None:
     assert [process.returncode for process in agents] == [0, 0], said
     assert "4 processes share each batch of 24" in "".join(said)
     assert state(tmp_path / "run")["clock"]["images_seen"] == 48
-
-
-def test_torchrun_has_nothing_to_do_where_the_run_has_ended(tmp_path: Path) -> None:
-    words = [*TINY, "metrics=none", "total_kimg=0.048", "hydra.run.dir=run"]
-    assert ganforge("train", *words, cwd=tmp_path).returncode == 0
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*torchrun, "-m", "ganforge", "train", "resume=run"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "run has ended" in done.stderr
 
 
 if __name__ == "__main__":
