@@ -124,6 +124,35 @@ def test_compiled_networks_learn_what_the_others_learn(weights: Any, ganforge: A
         torch.testing.assert_close(load(tmp_path / "compiled")["state_dict"][name], tensor, msg=name)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "game", ["began", "bigan", "cogan", "mad_gan"]
+)  # each has its own way of being compiled
+def test_other_games_learn_the_same_compiled(
+    game: str, weights: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced and differentiated as for a compiler, with nothing built: which code follows makes no difference here."""
+    if not shutil.which("g++"):
+        pytest.skip("there is no C++ compiler")
+    traced: list[Any] = []
+
+    def compile(network: Any) -> Any:
+        traced.append(network)
+        return torch_compile(network, backend="aot_eager")
+
+    torch_compile = torch.compile
+    monkeypatch.setattr(torch, "compile", compile)
+    words = [*DCGAN, f"game={game}", "optimizer=sgd", "penalty=[r1]"]
+    words += [f"optimizer.{side}.lr=0.02" for side in ("generator", "discriminator")]
+    words += ["game.discriminator.width=8"] if game == "began" else []
+    plain = weights("plain", *words)
+    assert not traced
+    compiled = weights("compiled", *words, "fast.compile=true")
+    assert len(traced) >= 2
+    for name, tensor in plain["state_dict"].items():
+        torch.testing.assert_close(compiled["state_dict"][name], tensor, atol=1e-5, rtol=1e-5, msg=name)
+
+
 def test_the_lazy_correction_is_the_papers(weights: Any) -> None:
     """c = 4/5: lr · c and betas to the power of c, for the discriminator alone."""
     adam = ("optimizer.discriminator.lr=1e-3", "optimizer.discriminator.betas=[0.5,0.9]")
