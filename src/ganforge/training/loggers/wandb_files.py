@@ -62,7 +62,7 @@ def mend(folder: Path, images_seen: int) -> int:
 
 def _records(data: bytes) -> Iterator[_Record]:
     """The whole records of a file, in order; they end where one is broken or cut short."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # made at run time
 
     if not data.startswith(_HEADER):
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from torch import Tensor
 
 from ganforge.training.loggers.logger import Logger, RunInfo
@@ -60,9 +62,10 @@ class WandbLogger(Logger):
         self.finish_seconds = finish_seconds
         self._arguments = {"project": project, "entity": entity, "job_type": job_type, "notes": notes}
         self._tags = tuple(tags)
+        self._wandb: Any = None
         self._run: Any = None
         self._folder = Path()
-        self._best: tuple[Path, Mapping[str, Any]] | None = None
+        self._best: tuple[Path, dict[str, Any]] | None = None
         self._uploaded = -1  # steps up to here are on the server already
         self._set_data_dir = False
 
@@ -71,7 +74,7 @@ class WandbLogger(Logger):
 
         if self.mode == "disabled":
             return
-        self._folder = run.folder
+        self._wandb, self._folder = wandb, run.folder
         if "WANDB_DATA_DIR" not in os.environ:  # artifacts wait in there, by default in the user's home
             os.environ["WANDB_DATA_DIR"] = str(run.folder / "wandb")
             self._set_data_dir = True
@@ -110,34 +113,26 @@ class WandbLogger(Logger):
             )
             wandb.teardown()
             self._run = wandb.init(mode="offline", **arguments)
-        if self._run.starting_step:
-            self._uploaded = max(self._uploaded, self._run.starting_step - 1)
-        self._run.define_metric("kimg")
-        self._run.define_metric("*", step_metric="kimg")
-        self._use(run.data())
+        if not self._run.offline:
+            self._uploaded = self._run.starting_step - 1
+        self._guard(lambda: self._describe(run))
 
     def metrics(self, values: Mapping[str, float], images_seen: int) -> None:
         self._probe_disk()
         self._log(lambda: values, images_seen)
 
     def picture(self, name: str, picture: Tensor, images_seen: int) -> None:
-        import wandb
-
-        self._log(
-            lambda: {name: wandb.Image(picture.permute(1, 2, 0).squeeze(-1).cpu().numpy())}, images_seen
-        )
+        pixels = picture.permute(1, 2, 0).squeeze(-1).cpu().numpy()
+        self._log(lambda: {name: self._wandb.Image(pixels)}, images_seen)
 
     def histogram(self, name: str, values: Tensor, images_seen: int) -> None:
-        import wandb
-
-        self._log(lambda: {name: wandb.Histogram(values.float().cpu().numpy())}, images_seen)
+        counted = np.histogram(values.float().cpu().numpy(), bins=64)
+        self._log(lambda: {name: self._wandb.Histogram(np_histogram=counted)}, images_seen)
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]], images_seen: int) -> None:
-        import wandb
-
         columns = list(dict.fromkeys(key for row in rows for key in row))
         data = [[row.get(column) for column in columns] for row in rows]
-        self._log(lambda: {name: wandb.Table(columns=columns, data=data)}, images_seen)
+        self._log(lambda: {name: self._wandb.Table(columns=columns, data=data)}, images_seen)
 
     def alert(self, title: str, text: str, images_seen: int) -> None:
         if self._run is not None:
@@ -160,8 +155,13 @@ class WandbLogger(Logger):
         run = self._run
         self._guard(self._log_checkpoints)
         self._run = None
+
+        def finish() -> None:
+            run.finish(exit_code=exit_code)
+            self._wandb.teardown()  # its process ends, and only then the file is whole
+
         try:
-            if not _within(self.finish_seconds, lambda: run.finish(exit_code=exit_code)):
+            if not _within(self.finish_seconds, finish):
                 log.warning(
                     "W&B did not finish uploading in %g s; wandb sync --include-online %s uploads the rest",
                     self.finish_seconds,
@@ -205,11 +205,9 @@ class WandbLogger(Logger):
             raise
 
     def _abandon(self) -> None:
-        import wandb
-
         def teardown() -> None:
             try:
-                wandb.teardown()
+                self._wandb.teardown()
             except Exception as error:  # its process may be gone
                 log.debug("W&B could not be torn down: %s", error)
 
@@ -220,27 +218,28 @@ class WandbLogger(Logger):
             os.environ.pop("WANDB_DATA_DIR", None)
             self._set_data_dir = False
 
-    def _use(self, data: Mapping[str, Any]) -> None:
-        """The data set as an input: one version of the artifact for each fingerprint."""
-        import json
-
-        import wandb
-
+    def _describe(self, run: RunInfo) -> None:
+        """The x axis of everything, and the data set as an input: one version of that artifact a fingerprint."""
+        self._run.define_metric("kimg")
+        self._run.define_metric("*", step_metric="kimg")
+        data = run.data()
         if not data:
             return
-        artifact = wandb.Artifact(_artifact_name(f"data-{data['name']}"), type="dataset", metadata=dict(data))
+        artifact = self._wandb.Artifact(
+            _artifact_name(f"data-{data['name']}"), type="dataset", metadata=dict(data)
+        )
         with artifact.new_file("data.json") as file:
             file.write(json.dumps(dict(data), indent=2))
         # What `use_artifact` does with a new artifact; by itself it refuses all of them offline.
         self._run._log_artifact(artifact, is_user_created=True, use_after_commit=True)
 
     def _log_checkpoints(self) -> None:
-        import wandb
-
         if self._best is None or not self._best[0].exists():
             return
         path, facts = self._best
-        artifact = wandb.Artifact(_artifact_name(f"checkpoint-{self._run.id}"), type="model", metadata=facts)
+        artifact = self._wandb.Artifact(
+            _artifact_name(f"checkpoint-{self._run.id}"), type="model", metadata=facts
+        )
         if self.upload == "none":
             artifact.add_reference(path.absolute().as_uri(), name=path.name)
         else:

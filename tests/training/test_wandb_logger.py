@@ -1,0 +1,388 @@
+"""W&B's files written and read back for real, uploaded to a server of our own, and cut off from under the run."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ganforge.training.loggers.logger import Loggers, RunInfo
+from ganforge.training.loggers.wandb_files import mend
+from ganforge.training.loggers.wandb_logger import WandbLogger
+
+wandb = pytest.importorskip("wandb")
+
+
+def info(folder: Path, images_seen: int = 0, **facts: Any) -> RunInfo:
+    return RunInfo(folder, "experiment", images_seen=images_seen, **facts)
+
+
+def files(folder: Path) -> list[Path]:
+    """The files of the starts of a run, in order."""
+    return sorted(folder.glob("wandb/*run-*/run-*.wandb"))
+
+
+def records(*of: Path) -> list[dict[str, Any]]:
+    """What some files hold, by wandb's own reader."""
+    found = []
+    for file in of:
+        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+        printed = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+        found += [json.loads(line) for line in printed.splitlines()]
+    return found
+
+
+def of_type(found: list[dict[str, Any]], kind: str) -> list[Any]:
+    return [record[kind] for record in found if record["type"] == kind]
+
+
+def steps(*of: Path) -> list[int]:
+    return [row["step"]["num"] for row in of_type(records(*of), "history")]
+
+
+class Server(ThreadingHTTPServer):
+    """As much of W&B's server as runs and artifacts need: it keeps what it is sent.
+
+    Attributes:
+        runs: by id, the rows of each file that W&B streams, and how the run ended.
+        artifacts: what was asked for, each with `used` where it was a run's input.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.runs: dict[str, dict[str, Any]] = {}
+        self.artifacts: list[dict[str, Any]] = []
+        self.alerts: list[dict[str, Any]] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Connections that the other side closes are nothing to speak of."""
+
+    def rows(self, run: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.runs[run]["wandb-history.jsonl"]]
+
+    def answer(self, operation: str, asked: dict[str, Any]) -> dict[str, Any] | None:
+        project = {"id": "P", "name": "p", "entity": {"id": "E", "name": "us"}}
+        if operation == "UpsertBucket":
+            run = self.runs.setdefault(asked["name"], defaultdict(list))
+            run |= {key: asked[key] for key in ("groupName", "jobType", "config") if asked[key]}
+            bucket = {"id": "R", "name": asked["name"], "displayName": asked["displayName"]}
+            bucket |= {"project": project, "historyLineCount": len(run["wandb-history.jsonl"])}
+            return {"upsertBucket": {"bucket": bucket, "inserted": True}}
+        if operation == "RunResumeStatus":
+            run = self.runs.get(asked["name"])
+            if run is None:
+                return {"model": {**project, "bucket": None}}
+            history, events = run["wandb-history.jsonl"], run["wandb-events.jsonl"]
+            bucket = {"id": "R", "name": asked["name"], "displayName": "n", "tags": []}
+            bucket |= {"historyLineCount": len(history), "historyTail": json.dumps(history[-1:])}
+            bucket |= {"eventsLineCount": len(events), "eventsTail": json.dumps(events[-1:])}
+            bucket |= {"logLineCount": 0, "summaryMetrics": "{}", "config": "{}", "wandbConfig": '{"t": {}}'}
+            return {"model": {**project, "bucket": bucket}}
+        if operation == "Viewer":
+            viewer = {"id": "V", "entity": "us", "username": "us", "flags": "{}", "teams": {"edges": []}}
+            return {"viewer": viewer}
+        if operation == "CreateRunFiles":
+            urls = [{"name": name, "uploadUrl": f"{self.url}/upload/{name}"} for name in asked["files"]]
+            return {"createRunFiles": {"runID": "R", "uploadHeaders": [], "files": urls}}
+        if operation == "CreateArtifact":
+            self.artifacts.append(asked["input"])
+            # "Is here already" spares the upload of its files.
+            artifact = {"id": str(len(self.artifacts) - 1), "state": "COMMITTED"}
+            artifact["artifactSequence"] = {"id": "S", "latestArtifact": None}  # type: ignore[assignment]
+            return {"createArtifact": {"artifact": artifact}}
+        if operation == "UseArtifact":
+            (artifact,) = {value for key, value in asked["input"].items() if key.lower() == "artifactid"}
+            self.artifacts[int(artifact)]["used"] = True
+            return {"useArtifact": {"artifact": {"id": artifact}}}
+        if operation == "NotifyScriptableRunAlert":
+            self.alerts.append(asked)
+            return {"notifyScriptableRunAlert": {"success": True}}
+        return None
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def _reply(self, content: dict[str, Any]) -> None:
+        data = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _body(self) -> bytes:
+        data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        return gzip.decompress(data) if self.headers.get("Content-Encoding") == "gzip" else data
+
+    def do_GET(self) -> None:
+        self._reply({})
+
+    def do_PUT(self) -> None:
+        self._body()
+        self._reply({})
+
+    def do_POST(self) -> None:
+        body = self._body()
+        if self.path.startswith("/graphql"):
+            asked = json.loads(body)
+            data = self.server.answer(asked["operationName"], asked.get("variables") or {})
+            unknown = {"errors": [{"message": f"no {asked['operationName']} here"}]}
+            return self._reply(unknown if data is None else {"data": data})
+        if self.path.endswith("/file_stream"):
+            sent = json.loads(body)
+            run = self.server.runs[self.path.split("/")[-2]]
+            for name, part in (sent.get("files") or {}).items():
+                run[name][part["offset"] : part["offset"] + len(part["content"])] = part["content"]
+            if sent.get("complete"):
+                run["exit_code"] = sent["exitcode"]
+        return self._reply({})
+
+
+@pytest.fixture
+def server(alone: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """W&B with nothing of the environment's, and with nobody at the other end."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.setattr(logging.getLogger("ganforge"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("ganforge"), "handlers", [])
+    yield
+    wandb.teardown()
+
+
+def sync(*paths: Path) -> str:
+    command = [sys.executable, "-m", "wandb", "sync", *map(str, paths)]
+    done = subprocess.run(command, cwd=paths[0].parent, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def log_a_little(logger: WandbLogger, run: RunInfo) -> None:
+    seen = run.images_seen + 100
+    logger.start(run)
+    logger.metrics({"kimg": seen / 1000, "train/loss": 1.5}, seen)
+    logger.picture("samples", torch.randint(256, (3, 4, 4), dtype=torch.uint8), seen)
+    logger.summary({"best/fid": 3.25})
+    logger.config({"evaluation": {"protocol": "0123abcd", "real": {"count": seen}}})
+    logger.finish(0)
+
+
+def test_an_offline_run_holds_everything_and_a_resume_keeps_its_id(alone: None, tmp_path: Path) -> None:
+    facts = {"tags": ["mine"], "config": {"loss": {"a": 1}}, "parts": {"loss": "hinge"}, "group": "mine"}
+    log_a_little(WandbLogger(tags=["ours"]), info(tmp_path, 0, **facts))
+    log_a_little(WandbLogger(tags=["ours"], group="g"), info(tmp_path, 200, **facts))
+    found = records(*files(tmp_path))
+    runs = of_type(found, "run")
+    assert [run["run_id"] for run in runs] == [(tmp_path / "wandb_run_id.txt").read_text().strip()] * 2
+    assert [run["run_group"] for run in runs] == ["mine", "g"]
+    assert runs[0]["job_type"] == "train"
+    assert runs[0]["display_name"] == f"experiment/{tmp_path.name}"
+    assert set(runs[0]["tags"]) == {"mine", "ours"}
+    assert runs[0]["config"]["update"]["loss"] == {"a": 1}
+    assert runs[0]["config"]["update"]["parts"] == {"loss": "hinge"}
+    stamps = [r["update"]["evaluation"] for r in of_type(found, "config") if "evaluation" in r["update"]]
+    assert stamps[-1] == {"protocol": "0123abcd", "real": {"count": 300}}
+    history = of_type(found, "history")
+    assert [row["step"]["num"] for row in history] == [100, 300]
+    assert [row["item"]["kimg"] for row in history] == [0.1, 0.3]
+    assert all(row["item"]["train/loss"] == 1.5 for row in history)
+    assert {"best/fid": 3.25} in [summary.get("update") for summary in of_type(found, "summary")]
+    assert [end["exit_code"] for end in of_type(found, "exit")] == [0, 0]
+    assert len(list(tmp_path.glob("wandb/offline-run-*/files/media/images/*.png"))) == 2
+    assert "WANDB_DATA_DIR" not in os.environ
+
+
+def test_disabled_writes_nothing(tmp_path: Path) -> None:
+    log_a_little(WandbLogger(mode="disabled"), info(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_histograms_tables_alerts_and_artifacts_reach_the_server(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    best = tmp_path / "checkpoints" / "best.ckpt"
+    best.write_bytes(b"weights")
+    data = {"name": "my digits/7", "fingerprint": "abcdef", "samples": 1797}
+    logger = WandbLogger()
+    logger.start(info(tmp_path, data=lambda: data))
+    logger.histogram("histogram/real_logits", torch.linspace(-1, 1, 1000), 100)
+    rows = [{"kimg": 0.1, "fid": 3.5}, {"kimg": 0.2, "fid": 2.5, "recall": 0.5}]
+    logger.table("evaluations", rows, 100)
+    logger.alert("it collapsed", "all samples look alike", 100)
+    logger.checkpoint(best, {"fid": 2.5, "kimg": 0.2})
+    logger.finish(3)
+    (table,) = tmp_path.glob("wandb/offline-run-*/files/media/table/*.json")
+    assert json.loads(table.read_text())["columns"] == ["kimg", "fid", "recall"]
+    assert json.loads(table.read_text())["data"] == [[0.1, 3.5, None], [0.2, 2.5, 0.5]]
+    assert list((tmp_path / "wandb" / "artifacts").rglob("tmp*")), "artifacts wait in the run's folder"
+
+    sync(tmp_path / "wandb")
+    (run,) = server.runs
+    (row,) = server.rows(run)
+    histogram = row["histogram/real_logits"]
+    assert sum(histogram["values"]) == 1000
+    assert (histogram["bins"][0], histogram["bins"][-1]) == (-1, 1)
+    assert row["evaluations"]["nrows"] == 2
+    assert server.runs[run]["exit_code"] == 3
+    assert [alert["title"] for alert in server.alerts] == ["it collapsed"]
+    artifacts = {a["artifactTypeName"]: a for a in server.artifacts}
+    assert artifacts["dataset"]["artifactCollectionName"] == "data-my-digits-7"
+    assert json.loads(artifacts["dataset"]["metadata"])["fingerprint"] == "abcdef"
+    assert artifacts["dataset"]["used"]
+    assert {alias["alias"] for alias in artifacts["model"]["aliases"]} == {"best", "latest"}
+    assert json.loads(artifacts["model"]["metadata"]) == {"fid": 2.5, "kimg": 0.2}
+    assert "used" not in artifacts["model"]
+
+
+@pytest.mark.parametrize(
+    ("upload", "contents"), [("none", []), ("best", ["best.ckpt"]), ("all", ["best.ckpt", "last.ckpt"])]
+)
+def test_checkpoints_are_staged_for_upload_only_where_asked(
+    alone: None, tmp_path: Path, upload: Any, contents: list[str]
+) -> None:
+    for name in ("best.ckpt", "last.ckpt"):
+        (tmp_path / name).write_bytes(name.encode())
+    logger = WandbLogger(upload=upload)
+    logger.start(info(tmp_path))
+    logger.checkpoint(tmp_path / "best.ckpt", {})
+    logger.finish(0)
+    (artifact,) = of_type(records(*files(tmp_path)), "artifact")
+    entries = artifact["manifest"]["contents"]
+    assert sorted(entry["path"] for entry in entries if "ref" not in entry) == contents
+    assert [entry["ref"] for entry in entries if "ref" in entry] == (
+        [] if contents else [(tmp_path / "best.ckpt").as_uri()]
+    )
+    staged = {path.read_bytes() for path in (tmp_path / "wandb").rglob("staging/*") if path.is_file()}
+    assert staged == {name.encode() for name in contents}
+
+
+def log_to(folder: Path, start: int, seen: list[int], value: float) -> None:
+    logger = WandbLogger()
+    logger.start(info(folder, start))
+    for images_seen in seen:
+        logger.metrics({"train/loss": value}, images_seen)
+    logger.finish(1)
+
+
+@pytest.mark.parametrize("torn", [0, 30])
+def test_a_resumed_run_is_uploaded_by_one_command_each_step_once(
+    server: Server, tmp_path: Path, torn: int
+) -> None:
+    """Steps 400 and 500 lie after the checkpoint; a power cut leaves half a record."""
+    log_to(tmp_path, 0, [100, 200, 300, 400, 500], 1.0)
+    (first,) = files(tmp_path)
+    os.truncate(first, first.stat().st_size - torn)
+    log_to(tmp_path, 300, [400, 500, 600], 2.0)
+    assert steps(*files(tmp_path)) == [100, 200, 300, 400, 500, 600]
+    sync(tmp_path / "wandb")
+    ((run, sent),) = server.runs.items()
+    assert [row["_step"] for row in server.rows(run)] == [100, 200, 300, 400, 500, 600]
+    assert [row["train/loss"] for row in server.rows(run)] == [1.0] * 3 + [2.0] * 3
+    assert [row["kimg"] for row in server.rows(run)] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    assert sent["exit_code"] == 1
+    assert "No runs to sync" in sync(tmp_path / "wandb")
+
+
+def test_steps_that_were_uploaded_before_the_resume_are_not_logged_again(
+    server: Server, tmp_path: Path
+) -> None:
+    log_to(tmp_path, 0, [100, 200, 300, 400], 1.0)
+    sync(tmp_path / "wandb")
+    log_to(tmp_path, 200, [300, 400, 500], 2.0)
+    sync(tmp_path / "wandb")
+    (run,) = server.runs
+    assert [row["_step"] for row in server.rows(run)] == [100, 200, 300, 400, 500]
+
+
+def test_a_run_that_is_resumed_online_goes_on_after_the_servers_last_step(
+    server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for start, seen in ((0, [100, 200, 300]), (100, [200, 300, 400])):
+        logger = WandbLogger(mode="online")
+        logger.start(info(tmp_path, start))
+        for images_seen in seen:
+            logger.metrics({"train/loss": 1.0}, images_seen)
+        logger.finish(0)
+    (run,) = server.runs
+    assert [row["_step"] for row in server.rows(run)] == [100, 200, 300, 400]
+    assert "WARNING" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_file_cut_at_any_place_is_mended(alone: None, tmp_path: Path, seed: int) -> None:
+    """Rows of random length cross the blocks of 32 KiB at random places."""
+    generator = torch.Generator().manual_seed(seed)
+    logger = WandbLogger()
+    logger.start(info(tmp_path))
+    for step in range(1, 60):
+        length = int(torch.randint(8000, (), generator=generator))
+        logger._log(lambda length=length: {"text": "x" * length}, step)
+    logger.finish(0)
+    (file,) = files(tmp_path)
+    whole = file.read_bytes()
+    assert len(whole) > 4 * 32768
+    kept = 0
+    for length in [*torch.randint(8, len(whole), (20,), generator=generator).sort().values.tolist(), len(whole)]:
+        file.write_bytes(whole[:length])
+        assert mend(tmp_path, 40) == -1
+        if not file.exists():  # not even the run was in there
+            assert length < 2000
+            continue
+        assert file.stat().st_size <= length
+        mended = file.read_bytes()
+        assert mended == whole[: len(mended)]
+        kept = len(mended)
+        mend(tmp_path, 40)
+        assert file.stat().st_size == kept
+    assert steps(file) == list(range(1, 41))
+
+
+def loggers_of(folder: Path, logger: WandbLogger) -> Loggers:
+    loggers = Loggers({"wandb": logger})
+    loggers.start(info(folder))
+    return loggers
+
+
+def core_of_this_process() -> int:
+    children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    pids = [int(pid) for file in children for pid in file.read_text().split()]
+    (core,) = [pid for pid in pids if b"wandb-core" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return core
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
