@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ class Server(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    lost = False  # it then answers nothing
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -145,6 +146,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self._body()
+        if self.server.lost:
+            self.close_connection = True
+            return None
         if self.path.startswith("/graphql"):
             asked = json.loads(body)
             data = self.server.answer(asked["operationName"], asked.get("variables") or {})
@@ -356,7 +360,10 @@ def test_a_file_cut_at_any_place_is_mended(alone: None, tmp_path: Path, seed: in
     whole = file.read_bytes()
     assert len(whole) > 4 * 32768
     kept = 0
-    for length in [*torch.randint(8, len(whole), (20,), generator=generator).sort().values.tolist(), len(whole)]:
+    for length in [
+        *torch.randint(8, len(whole), (20,), generator=generator).sort().values.tolist(),
+        len(whole),
+    ]:
         file.write_bytes(whole[:length])
         assert mend(tmp_path, 40) == -1
         if not file.exists():  # not even the run was in there
@@ -385,4 +392,107 @@ def core_of_this_process() -> int:
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == "ganforge" and record.levelno >= logging.WARNING
+    ]
+
+
+def test_a_process_of_wandbs_that_is_killed_costs_one_warning(
+    alone: None, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    loggers = loggers_of(tmp_path, WandbLogger())
+    loggers.metrics({"train/loss": 1.0}, 100)
+    os.kill(core_of_this_process(), signal.SIGKILL)
+    for seen in range(200, 1000, 100):
+        loggers.metrics({"train/loss": 1.0}, seen)
+        time.sleep(0.02)  # for the system to notice
+    loggers.finish(0)
+    (said,) = warnings(caplog)
+    assert said.startswith("logger wandb failed and is left out from now on: Connection")
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 400 kB of its own."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no disk can be mounted here: {error}")
+    yield folder
+    wandb.teardown()
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_costs_one_warning(
+    alone: None, small_disk: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    loggers = loggers_of(small_disk, WandbLogger())
+    values = {f"train/{number}": float(number) for number in range(400)}
+    for seen in range(100, 10000, 100):
+        loggers.metrics(values, seen)
+        if warnings(caplog):
+            break
+        time.sleep(0.02)  # for the other process to write
+    loggers.metrics(values, 10100)
+    loggers.finish(0)
+    (said,) = warnings(caplog)
+    assert said.startswith("logger wandb failed and is left out from now on: OSError")
+    assert "No space left on device" in said
+    assert "Traceback" not in capfd.readouterr().err
+    (file,) = files(small_disk)
+    assert mend(small_disk, 100000) == -1  # what had been written can be uploaded
+    assert steps(file)[:3] == [100, 200, 300]
+
+
+def test_a_server_that_cannot_be_reached_makes_the_run_an_offline_one(
+    alone: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log_a_little(WandbLogger(mode="online", connect_seconds=1.0, finish_seconds=10.0), info(tmp_path))
+    (said,) = warnings(caplog)
+    assert said.startswith("W&B cannot be reached, the run is logged offline")
+    assert f"wandb sync {tmp_path / 'wandb'}" in said
+    (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    assert [row["item"]["train/loss"] for row in of_type(records(file), "history")] == [1.5]
+
+
+def test_a_server_that_is_lost_on_the_way_holds_the_end_up_no_longer_than_asked(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    loggers = loggers_of(tmp_path, WandbLogger(mode="online", finish_seconds=1.0))
+    server.lost = True
+    loggers.metrics({"train/loss": 1.0}, 100)
+    start = time.monotonic()
+    loggers.finish(0)
+    assert time.monotonic() - start < 60  # W&B itself would try for days
+    (said,) = warnings(caplog)
+    assert said.startswith("W&B did not finish uploading in 1 s; wandb sync --include-online")
+    assert "ERROR" not in capfd.readouterr().err
+    server.lost = False
+    mend(tmp_path, 100)
+    command = [sys.executable, "-m", "wandb", "sync", "--include-online", str(tmp_path / "wandb")]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    (run,) = server.runs
+    assert [row["_step"] for row in server.rows(run)] == [100]
+
+
+def test_a_run_leaves_no_process_thread_or_open_file(alone: None, tmp_path: Path) -> None:
+    def left() -> tuple[int, list[str]]:
+        return len(os.listdir("/proc/self/fd")), sorted(
+            Path(f"/proc/{pid}/cmdline").read_text()
+            for file in Path(f"/proc/{os.getpid()}/task").glob("*/children")
+            for pid in file.read_text().split()
+        )
+
+    (tmp_path / "0").mkdir()
+    log_a_little(WandbLogger(), info(tmp_path / "0"))  # what is opened once, for good
+    before = left()
+    for number in "12":
+        (tmp_path / number).mkdir()
+        log_a_little(WandbLogger(), info(tmp_path / number))
+    assert left() == before
