@@ -28,6 +28,7 @@ SCHEMAS = {
     "prepare": schema.PrepareConfig,
     "profile": schema.ProfileConfig,
     "zoo": schema.ZooConfig,
+    "dashboard": schema.DashboardConfig,
 }
 
 

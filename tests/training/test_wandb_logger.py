@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import logging
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -54,141 +50,6 @@ def steps(*of: Path) -> list[int]:
     return [row["step"]["num"] for row in of_type(records(*of), "history")]
 
 
-class Server(ThreadingHTTPServer):
-    """As much of W&B's server as runs and artifacts need: it keeps what it is sent.
-
-    Attributes:
-        runs: by id, the rows of each file that W&B streams, and how the run ended.
-        artifacts: what was asked for, each with `used` where it was a run's input.
-    """
-
-    daemon_threads = True
-    lost = False  # it then answers nothing
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.runs: dict[str, dict[str, Any]] = {}
-        self.artifacts: list[dict[str, Any]] = []
-        self.alerts: list[dict[str, Any]] = []
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Connections that the other side closes are nothing to speak of."""
-
-    def rows(self, run: str) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.runs[run]["wandb-history.jsonl"]]
-
-    def answer(self, operation: str, asked: dict[str, Any]) -> dict[str, Any] | None:
-        project = {"id": "P", "name": "p", "entity": {"id": "E", "name": "us"}}
-        if operation == "UpsertBucket":
-            run = self.runs.setdefault(asked["name"], defaultdict(list))
-            run |= {key: asked[key] for key in ("groupName", "jobType", "config") if asked[key]}
-            bucket = {"id": "R", "name": asked["name"], "displayName": asked["displayName"]}
-            bucket |= {"project": project, "historyLineCount": len(run["wandb-history.jsonl"])}
-            return {"upsertBucket": {"bucket": bucket, "inserted": True}}
-        if operation == "RunResumeStatus":
-            run = self.runs.get(asked["name"])
-            if run is None:
-                return {"model": {**project, "bucket": None}}
-            history, events = run["wandb-history.jsonl"], run["wandb-events.jsonl"]
-            bucket = {"id": "R", "name": asked["name"], "displayName": "n", "tags": []}
-            bucket |= {"historyLineCount": len(history), "historyTail": json.dumps(history[-1:])}
-            bucket |= {"eventsLineCount": len(events), "eventsTail": json.dumps(events[-1:])}
-            bucket |= {"logLineCount": 0, "summaryMetrics": "{}", "config": "{}", "wandbConfig": '{"t": {}}'}
-            return {"model": {**project, "bucket": bucket}}
-        if operation == "Viewer":
-            viewer = {"id": "V", "entity": "us", "username": "us", "flags": "{}", "teams": {"edges": []}}
-            return {"viewer": viewer}
-        if operation == "CreateRunFiles":
-            urls = [{"name": name, "uploadUrl": f"{self.url}/upload/{name}"} for name in asked["files"]]
-            return {"createRunFiles": {"runID": "R", "uploadHeaders": [], "files": urls}}
-        if operation == "CreateArtifact":
-            self.artifacts.append(asked["input"])
-            # "Is here already" spares the upload of its files.
-            artifact = {"id": str(len(self.artifacts) - 1), "state": "COMMITTED"}
-            artifact["artifactSequence"] = {"id": "S", "latestArtifact": None}  # type: ignore[assignment]
-            return {"createArtifact": {"artifact": artifact}}
-        if operation == "UseArtifact":
-            (artifact,) = {value for key, value in asked["input"].items() if key.lower() == "artifactid"}
-            self.artifacts[int(artifact)]["used"] = True
-            return {"useArtifact": {"artifact": {"id": artifact}}}
-        if operation == "NotifyScriptableRunAlert":
-            self.alerts.append(asked)
-            return {"notifyScriptableRunAlert": {"success": True}}
-        return None
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Server
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-    def _reply(self, content: dict[str, Any]) -> None:
-        data = json.dumps(content).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def _body(self) -> bytes:
-        data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        return gzip.decompress(data) if self.headers.get("Content-Encoding") == "gzip" else data
-
-    def do_GET(self) -> None:
-        self._reply({})
-
-    def do_PUT(self) -> None:
-        self._body()
-        self._reply({})
-
-    def do_POST(self) -> None:
-        body = self._body()
-        if self.server.lost:
-            self.close_connection = True
-            return None
-        if self.path.startswith("/graphql"):
-            asked = json.loads(body)
-            data = self.server.answer(asked["operationName"], asked.get("variables") or {})
-            unknown = {"errors": [{"message": f"no {asked['operationName']} here"}]}
-            return self._reply(unknown if data is None else {"data": data})
-        if self.path.endswith("/file_stream"):
-            sent = json.loads(body)
-            run = self.server.runs[self.path.split("/")[-2]]
-            for name, part in (sent.get("files") or {}).items():
-                run[name][part["offset"] : part["offset"] + len(part["content"])] = part["content"]
-            if sent.get("complete"):
-                run["exit_code"] = sent["exitcode"]
-        return self._reply({})
-
-
-@pytest.fixture
-def server(alone: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        monkeypatch.setenv("WANDB_BASE_URL", server.url)
-        yield server
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """W&B with nothing of the environment's, and with nobody at the other end."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    monkeypatch.setattr(logging.getLogger("ganforge"), "propagate", True)
-    monkeypatch.setattr(logging.getLogger("ganforge"), "handlers", [])
-    yield
-    wandb.teardown()
-
-
 def sync(*paths: Path) -> str:
     command = [sys.executable, "-m", "wandb", "sync", *map(str, paths)]
     done = subprocess.run(command, cwd=paths[0].parent, capture_output=True, text=True, timeout=60)
@@ -206,7 +67,9 @@ def log_a_little(logger: WandbLogger, run: RunInfo) -> None:
     logger.finish(0)
 
 
-def test_an_offline_run_holds_everything_and_a_resume_keeps_its_id(alone: None, tmp_path: Path) -> None:
+def test_an_offline_run_holds_everything_and_a_resume_keeps_its_id(
+    no_wandb_around: None, tmp_path: Path
+) -> None:
     facts = {"tags": ["mine"], "config": {"loss": {"a": 1}}, "parts": {"loss": "hinge"}, "group": "mine"}
     log_a_little(WandbLogger(tags=["ours"]), info(tmp_path, 0, **facts))
     log_a_little(WandbLogger(tags=["ours"], group="g"), info(tmp_path, 200, **facts))
@@ -236,7 +99,7 @@ def test_disabled_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_histograms_tables_alerts_and_artifacts_reach_the_server(server: Server, tmp_path: Path) -> None:
+def test_histograms_tables_alerts_and_artifacts_reach_the_server(wandb_server: Any, tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     best = tmp_path / "checkpoints" / "best.ckpt"
     best.write_bytes(b"weights")
@@ -255,15 +118,15 @@ def test_histograms_tables_alerts_and_artifacts_reach_the_server(server: Server,
     assert list((tmp_path / "wandb" / "artifacts").rglob("tmp*")), "artifacts wait in the run's folder"
 
     sync(tmp_path / "wandb")
-    (run,) = server.runs
-    (row,) = server.rows(run)
+    (run,) = wandb_server.runs
+    (row,) = wandb_server.rows(run)
     histogram = row["histogram/real_logits"]
     assert sum(histogram["values"]) == 1000
     assert (histogram["bins"][0], histogram["bins"][-1]) == (-1, 1)
     assert row["evaluations"]["nrows"] == 2
-    assert server.runs[run]["exit_code"] == 3
-    assert [alert["title"] for alert in server.alerts] == ["it collapsed"]
-    artifacts = {a["artifactTypeName"]: a for a in server.artifacts}
+    assert wandb_server.runs[run]["exit_code"] == 3
+    assert [alert["title"] for alert in wandb_server.alerts] == ["it collapsed"]
+    artifacts = {a["artifactTypeName"]: a for a in wandb_server.artifacts}
     assert artifacts["dataset"]["artifactCollectionName"] == "data-my-digits-7"
     assert json.loads(artifacts["dataset"]["metadata"])["fingerprint"] == "abcdef"
     assert artifacts["dataset"]["used"]
@@ -276,7 +139,7 @@ def test_histograms_tables_alerts_and_artifacts_reach_the_server(server: Server,
     ("upload", "contents"), [("none", []), ("best", ["best.ckpt"]), ("all", ["best.ckpt", "last.ckpt"])]
 )
 def test_checkpoints_are_staged_for_upload_only_where_asked(
-    alone: None, tmp_path: Path, upload: Any, contents: list[str]
+    no_wandb_around: None, tmp_path: Path, upload: Any, contents: list[str]
 ) -> None:
     for name in ("best.ckpt", "last.ckpt"):
         (tmp_path / name).write_bytes(name.encode())
@@ -304,7 +167,7 @@ def log_to(folder: Path, start: int, seen: list[int], value: float) -> None:
 
 @pytest.mark.parametrize("torn", [0, 30])
 def test_a_resumed_run_is_uploaded_by_one_command_each_step_once(
-    server: Server, tmp_path: Path, torn: int
+    wandb_server: Any, tmp_path: Path, torn: int
 ) -> None:
     """Steps 400 and 500 lie after the checkpoint; a power cut leaves half a record."""
     log_to(tmp_path, 0, [100, 200, 300, 400, 500], 1.0)
@@ -313,27 +176,27 @@ def test_a_resumed_run_is_uploaded_by_one_command_each_step_once(
     log_to(tmp_path, 300, [400, 500, 600], 2.0)
     assert steps(*files(tmp_path)) == [100, 200, 300, 400, 500, 600]
     sync(tmp_path / "wandb")
-    ((run, sent),) = server.runs.items()
-    assert [row["_step"] for row in server.rows(run)] == [100, 200, 300, 400, 500, 600]
-    assert [row["train/loss"] for row in server.rows(run)] == [1.0] * 3 + [2.0] * 3
-    assert [row["kimg"] for row in server.rows(run)] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    ((run, sent),) = wandb_server.runs.items()
+    assert [row["_step"] for row in wandb_server.rows(run)] == [100, 200, 300, 400, 500, 600]
+    assert [row["train/loss"] for row in wandb_server.rows(run)] == [1.0] * 3 + [2.0] * 3
+    assert [row["kimg"] for row in wandb_server.rows(run)] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
     assert sent["exit_code"] == 1
     assert "No runs to sync" in sync(tmp_path / "wandb")
 
 
 def test_steps_that_were_uploaded_before_the_resume_are_not_logged_again(
-    server: Server, tmp_path: Path
+    wandb_server: Any, tmp_path: Path
 ) -> None:
     log_to(tmp_path, 0, [100, 200, 300, 400], 1.0)
     sync(tmp_path / "wandb")
     log_to(tmp_path, 200, [300, 400, 500], 2.0)
     sync(tmp_path / "wandb")
-    (run,) = server.runs
-    assert [row["_step"] for row in server.rows(run)] == [100, 200, 300, 400, 500]
+    (run,) = wandb_server.runs
+    assert [row["_step"] for row in wandb_server.rows(run)] == [100, 200, 300, 400, 500]
 
 
 def test_a_run_that_is_resumed_online_goes_on_after_the_servers_last_step(
-    server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    wandb_server: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for start, seen in ((0, [100, 200, 300]), (100, [200, 300, 400])):
         logger = WandbLogger(mode="online")
@@ -341,13 +204,13 @@ def test_a_run_that_is_resumed_online_goes_on_after_the_servers_last_step(
         for images_seen in seen:
             logger.metrics({"train/loss": 1.0}, images_seen)
         logger.finish(0)
-    (run,) = server.runs
-    assert [row["_step"] for row in server.rows(run)] == [100, 200, 300, 400]
+    (run,) = wandb_server.runs
+    assert [row["_step"] for row in wandb_server.rows(run)] == [100, 200, 300, 400]
     assert "WARNING" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_file_cut_at_any_place_is_mended(alone: None, tmp_path: Path, seed: int) -> None:
+def test_a_file_cut_at_any_place_is_mended(no_wandb_around: None, tmp_path: Path, seed: int) -> None:
     """Rows of random length cross the blocks of 32 KiB at random places."""
     generator = torch.Generator().manual_seed(seed)
     logger = WandbLogger()
@@ -400,7 +263,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_a_process_of_wandbs_that_is_killed_costs_one_warning(
-    alone: None, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    no_wandb_around: None, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     loggers = loggers_of(tmp_path, WandbLogger())
     loggers.metrics({"train/loss": 1.0}, 100)
@@ -430,7 +293,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_costs_one_warning(
-    alone: None, small_disk: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    no_wandb_around: None,
+    small_disk: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     loggers = loggers_of(small_disk, WandbLogger())
     values = {f"train/{number}": float(number) for number in range(400)}
@@ -451,7 +317,7 @@ def test_a_full_disk_costs_one_warning(
 
 
 def test_a_server_that_cannot_be_reached_makes_the_run_an_offline_one(
-    alone: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    no_wandb_around: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     log_a_little(WandbLogger(mode="online", connect_seconds=1.0, finish_seconds=10.0), info(tmp_path))
     (said,) = warnings(caplog)
@@ -462,10 +328,10 @@ def test_a_server_that_cannot_be_reached_makes_the_run_an_offline_one(
 
 
 def test_a_server_that_is_lost_on_the_way_holds_the_end_up_no_longer_than_asked(
-    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    wandb_server: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     loggers = loggers_of(tmp_path, WandbLogger(mode="online", finish_seconds=1.0))
-    server.lost = True
+    wandb_server.lost = True
     loggers.metrics({"train/loss": 1.0}, 100)
     start = time.monotonic()
     loggers.finish(0)
@@ -473,15 +339,15 @@ def test_a_server_that_is_lost_on_the_way_holds_the_end_up_no_longer_than_asked(
     (said,) = warnings(caplog)
     assert said.startswith("W&B did not finish uploading in 1 s; wandb sync --include-online")
     assert "ERROR" not in capfd.readouterr().err
-    server.lost = False
+    wandb_server.lost = False
     mend(tmp_path, 100)
     command = [sys.executable, "-m", "wandb", "sync", "--include-online", str(tmp_path / "wandb")]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=60)
-    (run,) = server.runs
-    assert [row["_step"] for row in server.rows(run)] == [100]
+    (run,) = wandb_server.runs
+    assert [row["_step"] for row in wandb_server.rows(run)] == [100]
 
 
-def test_a_run_leaves_no_process_thread_or_open_file(alone: None, tmp_path: Path) -> None:
+def test_a_run_leaves_no_process_thread_or_open_file(no_wandb_around: None, tmp_path: Path) -> None:
     def left() -> tuple[int, list[str]]:
         return len(os.listdir("/proc/self/fd")), sorted(
             Path(f"/proc/{pid}/cmdline").read_text()
