@@ -78,6 +78,9 @@ def test_a_sweep_leaves_a_folder_and_a_run_a_job_in_one_group_and_the_failed_one
     (alert,) = written[1]["alert"]
     assert alert["title"].endswith("/1 failed")
     assert alert["text"] == (folders[1] / "failure.txt").read_text().strip()
+    (alert,) = written[0]["alert"]
+    assert alert["title"].endswith("/0 finished")
+    assert all((folder / "checkpoints" / "last.ckpt").exists() for folder in (folders[0], folders[2]))
     assert cores(tmp_path) == []
 
 

@@ -109,7 +109,7 @@ class WandbLogger(Logger):
             log.warning(
                 "W&B cannot be reached, the run is logged offline (wandb sync %s uploads it later): %s",
                 run.folder / "wandb",
-                error,
+                " ".join(str(error).split()),
             )
             wandb.teardown()
             self._run = wandb.init(mode="offline", **arguments)
