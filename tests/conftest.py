@@ -1,4 +1,4 @@
-"""What tests of several folders share: a server that Weights & Biases can be sent to."""
+"""What holds for all tests, and what those of several folders share: a server that W&B can be sent to."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first: else one worker is still at them when the others have nothing left."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 class Server(ThreadingHTTPServer):

@@ -231,6 +231,7 @@ def test_a_file_cut_at_any_place_is_mended(no_wandb_around: None, tmp_path: Path
         assert mend(tmp_path, 40) == -1
         if not file.exists():  # not even the run was in there
             assert length < 2000
+            assert file.with_suffix(".wandb.broken").stat().st_size == length
             continue
         assert file.stat().st_size <= length
         mended = file.read_bytes()
@@ -239,6 +240,18 @@ def test_a_file_cut_at_any_place_is_mended(no_wandb_around: None, tmp_path: Path
         mend(tmp_path, 40)
         assert file.stat().st_size == kept
     assert steps(file) == list(range(1, 41))
+
+
+def test_a_file_of_another_format_stays_as_it_is(
+    no_wandb_around: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "wandb" / "offline-run-1-abc" / "run-abc.wandb"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b":W&B\xe1\xbe\x01 what is to come")
+    assert mend(tmp_path, 100) == -1
+    assert file.read_bytes().endswith(b"to come")
+    (said,) = warnings(caplog)
+    assert "unknown format" in said
 
 
 def loggers_of(folder: Path, logger: WandbLogger) -> Loggers:

@@ -38,6 +38,8 @@ class _Record(NamedTuple):
 def mend(folder: Path, images_seen: int) -> int:
     """Cuts off what lies after the checkpoint that a run goes on from.
 
+    A file that not even names the run, because that was killed at once, would stop `wandb sync`: it is renamed.
+
     Args:
         folder: the run's own, with `wandb/` in it.
         images_seen: of the checkpoint; 0 for a run that starts anew.
@@ -47,7 +49,11 @@ def mend(folder: Path, images_seen: int) -> int:
     """
     uploaded = -1
     for file in sorted(folder.glob("wandb/*run-*/run-*.wandb")):
-        records = list(_records(file.read_bytes()))
+        data = file.read_bytes()
+        if len(data) >= len(_HEADER) and not data.startswith(_HEADER):
+            log.warning("%s is of an unknown format and stays as it is: W&B may show steps twice", file)
+            continue
+        records = list(_records(data))
         if file.parent.name.startswith("run-") or file.with_suffix(".wandb.synced").exists():
             uploaded = max([uploaded, *(record.step for record in records if record.step is not None)])
             continue
@@ -55,8 +61,8 @@ def mend(folder: Path, images_seen: int) -> int:
         end = min(late, default=records[-1].end if records else 0)
         if any(record.names_run for record in records):
             os.truncate(file, end)
-        else:  # killed at once: a file without a run would stop `wandb sync`
-            file.unlink()
+        else:
+            file.rename(file.with_suffix(".wandb.broken"))
     return uploaded
 
 
@@ -64,8 +70,6 @@ def _records(data: bytes) -> Iterator[_Record]:
     """The whole records of a file, in order; they end where one is broken or cut short."""
     from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # made at run time
 
-    if not data.startswith(_HEADER):
-        return
     at, start, pieces = len(_HEADER), 0, list[bytes]()
     while at + _PIECE.size <= len(data):
         left = _BLOCK - at % _BLOCK
