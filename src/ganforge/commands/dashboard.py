@@ -68,7 +68,7 @@ def build(settings: dict[str, Any]) -> Any:
             lines("precision and recall", "val/precision", "val/recall"),
             lines("density and coverage", "val/density", "val/coverage"),
             lines("KID", "val/kid_mean"),
-            panels.BarPlot(title=f"best {figure}", metrics=[best]),
+            panels.BarPlot(title=f"best {figure}", metrics=[f"best/{figure}"]),
             panels.WeavePanelSummaryTable(table_name="evaluations"),
         ],
         "Samples": [
@@ -77,9 +77,9 @@ def build(settings: dict[str, Any]) -> Any:
         "Losses": [
             both("adversarial", "adversarial"),
             panels.LinePlot(
-                title="the discriminator's terms", x="kimg", metric_regex="^train/discriminator/.*"
+                title="all of the discriminator", x="kimg", metric_regex="^train/discriminator/.*"
             ),
-            panels.LinePlot(title="the generator's terms", x="kimg", metric_regex="^train/generator/.*"),
+            panels.LinePlot(title="all of the generator", x="kimg", metric_regex="^train/generator/.*"),
             both("norm of the gradient", "gradient_norm"),
             both("learning rate", "learning_rate"),
         ],
@@ -98,7 +98,11 @@ def build(settings: dict[str, Any]) -> Any:
                 columns=[panels.ParallelCoordinatesPlotColumn(metric=m) for m in [*parameters, best, final]],
             ),
             panels.ParameterImportancePlot(with_respect_to=f"best/{figure}"),
-            *(panels.ScatterPlot(title=p.name, x=p, y=best, log_y=True) for p in parameters),
+            *(  # which takes numbers only
+                panels.ScatterPlot(title=p.name, x=p, y=best, log_y=True)
+                for p in parameters
+                if not p.name.startswith("parts.")
+            ),
         ],
     }
     group = settings["group"]
