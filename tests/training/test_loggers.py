@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
-import os
 import random
-import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +16,9 @@ from torch import Tensor
 
 from ganforge.training.loggers.csv_logger import CsvLogger
 from ganforge.training.loggers.logger import Logger, Loggers, RunInfo
+from ganforge.training.loggers.mlflow_logger import MlflowLogger
 from ganforge.training.loggers.tensorboard_logger import TensorBoardLogger
-from ganforge.training.loggers.wandb_logger import WandbLogger
+from ganforge.training.loggers.trackio_logger import TrackioLogger
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -105,14 +103,30 @@ class Recorder(Logger):
     def picture(self, name: str, picture: Tensor, images_seen: int) -> None:
         self._note("picture")
 
+    def histogram(self, name: str, values: Tensor, images_seen: int) -> None:
+        self._note("histogram")
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]], images_seen: int) -> None:
+        self._note("table")
+
+    def alert(self, title: str, text: str, images_seen: int) -> None:
+        self._note("alert")
+
+    def checkpoint(self, path: Path, facts: Mapping[str, Any]) -> None:
+        self._note("checkpoint")
+
     def summary(self, values: Mapping[str, Any]) -> None:
         self._note("summary")
+
+    def config(self, values: Mapping[str, Any]) -> None:
+        self._note("config")
 
     def finish(self, exit_code: int) -> None:
         self._note("finish")
 
 
-CALLS = ["start", "metrics", "picture", "summary", "metrics", "finish"]
+CALLS = ["start", "metrics", "picture", "histogram", "table", "alert", "checkpoint", "summary", "config"]
+CALLS += ["metrics", "finish"]
 
 
 @pytest.mark.parametrize("fails", dict.fromkeys(CALLS))
@@ -127,7 +141,12 @@ def test_a_logger_that_fails_is_left_out_with_one_warning(
     group.start(info(tmp_path))
     group.metrics({"loss": 1.0}, 64)
     group.picture("samples", torch.zeros(1, 2, 2, dtype=torch.uint8), 64)
+    group.histogram("histogram/real_logits", torch.zeros(3), 64)
+    group.table("evaluations", [{"fid": 1.0}], 64)
+    group.alert("title", "text", 64)
+    group.checkpoint(tmp_path / "best.ckpt", {"fid": 1.0})
     group.summary({"best/fid": 1.0})
+    group.config({"evaluation": {}})
     group.metrics({"loss": 1.0}, 128)
     group.finish(0)
     assert healthy.calls == CALLS
@@ -137,77 +156,7 @@ def test_a_logger_that_fails_is_left_out_with_one_warning(
     ]
 
 
-def wandb_records(folder: Path) -> list[dict[str, Any]]:
-    """Everything in the offline files of a run's folder, fragment after fragment, by wandb's own reader."""
-    records = []
-    for file in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
-        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
-        printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-        records += [json.loads(line) for line in printed.splitlines()]
-    return records
-
-
-@pytest.fixture
-def wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """W&B with nothing of the environment's, and with nobody at the other end."""
-    module = pytest.importorskip("wandb")
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    yield module
-    module.teardown()
-
-
-def log_a_little(logger: Logger, run: RunInfo) -> None:
-    seen = run.images_seen + 100
-    logger.start(run)
-    logger.metrics({"kimg": seen / 1000, "train/loss": 1.5}, seen)
-    logger.picture("samples", torch.randint(256, (3, 4, 4), dtype=torch.uint8), seen)
-    logger.summary({"best/fid": 3.25})
-    logger.config({"evaluation": {"protocol": "0123abcd", "real": {"count": seen}}})
-    logger.finish(0)
-
-
-def of_type(records: list[dict[str, Any]], kind: str) -> list[Any]:
-    return [record[kind] for record in records if record["type"] == kind]
-
-
-def test_wandb_offline_holds_the_run_and_a_resume_keeps_its_id(wandb: Any, tmp_path: Path) -> None:
-    facts = {"tags": ["mine"], "config": {"loss": {"a": 1}}}
-    for start in (0, 200):
-        log_a_little(WandbLogger(tags=["ours"], group="g"), info(tmp_path, start, **facts))
-    records = wandb_records(tmp_path)
-
-    runs = of_type(records, "run")
-    assert [run["run_id"] for run in runs] == [(tmp_path / "wandb_run_id.txt").read_text().strip()] * 2
-    assert runs[0]["display_name"] == f"experiment/{tmp_path.name}"
-    assert set(runs[0]["tags"]) == {"mine", "ours"}
-    assert runs[0]["config"]["update"]["loss"] == {"a": 1}
-    stamps = [r["update"]["evaluation"] for r in of_type(records, "config") if "evaluation" in r["update"]]
-    assert stamps[-1] == {"protocol": "0123abcd", "real": {"count": 300}}
-    history = sorted(of_type(records, "history"), key=lambda row: row["step"]["num"])
-    assert [row["step"]["num"] for row in history] == [100, 300]
-    assert [row["item"]["kimg"] for row in history] == [0.1, 0.3]
-    assert all(row["item"]["train/loss"] == 1.5 for row in history)
-    assert {"best/fid": 3.25} in [summary.get("update") for summary in of_type(records, "summary")]
-    assert [end["exit_code"] for end in of_type(records, "exit")] == [0, 0]
-    assert len(list(tmp_path.glob("wandb/offline-run-*/files/media/images/*.png"))) == 2
-
-
-def test_wandb_that_cannot_be_reached_is_logged_offline(
-    wandb: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logging.getLogger("ganforge"), "propagate", True)
-    monkeypatch.setattr(logging.getLogger("ganforge"), "handlers", [])
-    log_a_little(WandbLogger(mode="online", connect_seconds=1.0, finish_seconds=10.0), info(tmp_path))
-    assert "W&B cannot be reached" in caplog.text
-    assert [row["item"]["train/loss"] for row in of_type(wandb_records(tmp_path), "history")] == [1.5]
-
-
-def test_wandb_disabled_writes_nothing(tmp_path: Path) -> None:
-    log_a_little(WandbLogger(mode="disabled"), info(tmp_path))
-    assert list(tmp_path.iterdir()) == []
+ROWS = [{"kimg": 0.1, "fid": 3.5}, {"kimg": 0.2, "fid": 2.5, "recall": 0.5}]
 
 
 def test_tensorboard_holds_figures_and_pictures_and_a_resume_hides_what_came_after(tmp_path: Path) -> None:
@@ -218,6 +167,8 @@ def test_tensorboard_holds_figures_and_pictures_and_a_resume_hides_what_came_aft
         for seen in ends:
             logger.metrics({"kimg": seen / 1000, "train/loss": start + seen / 1000}, seen)
         logger.picture("samples", torch.randint(256, (3, 4, 4), dtype=torch.uint8), ends[-1])
+        logger.histogram("histogram/real_logits", torch.linspace(-1, 1, 100), ends[-1])
+        logger.table("evaluations", ROWS, ends[-1])
         logger.finish(0)
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
@@ -225,3 +176,97 @@ def test_tensorboard_holds_figures_and_pictures_and_a_resume_hides_what_came_aft
     values = [event.value for event in events.Scalars("train/loss")]
     assert values == pytest.approx([0.1, 0.2, 200.3, 200.4])
     assert [event.step for event in events.Images("samples")] == [400]
+    (histogram,) = events.Histograms("histogram/real_logits")
+    assert (histogram.step, histogram.histogram_value.num) == (400, 100)
+    text = events.Tensors("evaluations/text_summary")[-1]
+    assert text.tensor_proto.string_val[0].decode().splitlines() == [
+        "| kimg | fid | recall |",
+        "| --- | --- | --- |",
+        "| 0.1 | 3.5 |  |",
+        "| 0.2 | 2.5 | 0.5 |",
+    ]
+
+
+def log_and_resume(make: Callable[[], Logger], folder: Path) -> None:
+    """Two starts: the second goes on from 200 images, before the last step of the first."""
+    facts = {"tags": ["mine"], "config": {"loss": {"gamma": 1}}, "parts": {"loss": "hinge"}, "group": "sweep"}
+    data = {"name": "digits", "fingerprint": "0123456789" * 6, "samples": 1797}
+    for start, ends, exit_code in ((0, (100, 200, 300), 143), (200, (300, 400), 1)):
+        logger = make()
+        logger.start(info(folder, start, data=lambda: data, **facts))
+        for seen in ends:
+            logger.metrics({"kimg": seen / 1000, "train/loss": start + seen / 1000}, seen)
+        logger.picture("samples", torch.randint(256, (3, 4, 4), dtype=torch.uint8), ends[-1])
+        logger.histogram("histogram/real_logits", torch.linspace(-1, 1, 100), ends[-1])
+        logger.table("evaluations", ROWS, ends[-1])
+        logger.summary({"best/fid": 2.5, "stop/reason": "patience"})
+        logger.config({"evaluation": {"protocol": "0123abcd"}})
+        logger.checkpoint(folder / "best.ckpt", {"fid": 2.5})
+        logger.alert("it failed", "for a reason", ends[-1])
+        logger.finish(exit_code)
+
+
+def test_mlflow_holds_the_run_in_a_file_beside_it_and_a_resume_logs_no_step_twice(tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    pytest.importorskip("sqlalchemy")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    log_and_resume(MlflowLogger, folder)
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("experiment")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.run_id == (folder / "mlflow_run_id.txt").read_text().strip()
+    assert run.info.status == "FAILED"
+    losses = client.get_metric_history(run.info.run_id, "train/loss")
+    assert [(loss.step, loss.value) for loss in losses] == [(100, 0.1), (200, 0.2), (300, 0.3), (400, 200.4)]
+    assert run.data.metrics["best/fid"] == 2.5
+    assert run.data.params == {"loss.gamma": "1"}
+    expected = {"mine": "true", "parts.loss": "hinge", "group": "sweep", "stop/reason": "patience"}
+    assert expected.items() <= run.data.tags.items()
+    assert run.data.tags["alert"] == "it failed: for a reason"
+    (used,) = run.inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("digits", "012345678901234567890123456789012345")
+    artifacts = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
+    assert {"evaluations.json", "evaluation.json", "images"} <= artifacts
+    assert all((tmp_path / "mlflow") in path.parents for path in tmp_path.rglob("evaluations.json"))
+
+
+def test_trackio_holds_the_run_and_a_resume_logs_no_step_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    trackio = pytest.importorskip("trackio")
+    log_and_resume(TrackioLogger, tmp_path)
+    storage = trackio.SQLiteStorage
+    name = (tmp_path / "trackio_run.txt").read_text().strip()
+    assert storage.get_runs("ganforge") == [name]
+    logs = storage.get_logs("ganforge", name)
+    losses = [(row["step"], row["train/loss"]) for row in logs if "train/loss" in row]
+    assert losses == [(100, 0.1), (200, 0.2), (300, 0.3), (400, 200.4)]
+    assert {row["step"] for row in logs if "samples" in row} == {300, 400}
+    assert {row["step"] for row in logs if "histogram/real_logits" in row} == {300, 400}
+    config = storage.get_run_config("ganforge", name)
+    assert config["parts"] == {"loss": "hinge"}
+    assert config["data"]["fingerprint"] == "0123456789" * 6
+    alerts = storage.get_alerts("ganforge", name)
+    assert [alert["title"] for alert in alerts] == ["it failed"] * 2
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("logger", "package"), [(MlflowLogger(), "mlflow"), (TrackioLogger(), "trackio")])
+def test_what_is_not_installed_is_said_once(
+    logger: Logger,
+    package: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logging.getLogger("ganforge"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("ganforge"), "handlers", [])
+    monkeypatch.setitem(sys.modules, package, None)
+    loggers = Loggers({package: logger})
+    loggers.start(info(tmp_path))
+    loggers.metrics({"loss": 1.0}, 64)
+    loggers.finish(0)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.endswith(f"pip install 'ganforge[{package}]'")

@@ -54,3 +54,17 @@ def test_one_value_that_is_not_finite_is_named(bad: float) -> None:
         )
     with pytest.raises(NonFiniteLossError, match=r"train/discriminator/r1 became (nan|-?inf)"):
         meter.means()
+
+
+def test_recent_are_the_last_elements_of_vectors_since_the_means_before() -> None:
+    meter = Meter()
+    for _ in range(2):
+        n = random.randrange(1, 2 * Meter.fold_at)
+        logits = torch.randn(n, 16)
+        for row in logits:
+            meter.add("d/", {"logits": row, "right": row > 0, "loss": row.mean()})
+        meter.means()
+        recent = meter.recent()
+        assert list(recent) == ["d/logits"]
+        torch.testing.assert_close(recent["d/logits"], logits.flatten()[-Meter.recent_at_most :])
+    assert meter.recent() == {}

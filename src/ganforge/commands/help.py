@@ -14,6 +14,7 @@ COMMANDS = {
     "prepare": "bring a folder or ZIP of images to one size, as shards for more data than memory, or as a ZIP",
     "profile": "say where a round's time, memory and arithmetic go, for what train would run",
     "zoo": "list the recipes: paper, parts, parameters, data, expected and measured result",
+    "dashboard": "make the project's workspace on Weights & Biases",
 }
 
 EXAMPLES = {
@@ -105,6 +106,16 @@ EXAMPLES = {
         ("ganforge zoo sngan_cifar10 markdown=true", "one as a row of its table"),
         ("ganforge zoo out=zoo.txt", "the list, into a file"),
     ],
+    "dashboard": [
+        ("ganforge dashboard", "of the project ganforge; printed as JSON where nobody is logged in"),
+        ("ganforge dashboard entity=my_team project=faces", "of a team's project"),
+        ("ganforge dashboard group=2026-11-30_10-00-00_sweep name='learning rates'", "of one sweep"),
+        (
+            "ganforge dashboard figure=kid_mean parameters=[batch_size,parts.loss]",
+            "another figure, other settings",
+        ),
+        ("ganforge dashboard out=workspace.json", "into a file, without a server"),
+    ],
 }
 
 OWN_KEYS = {
@@ -117,6 +128,7 @@ OWN_KEYS = {
     "device trust",
     "prepare": "source out format image_size channels num_classes resize skip_broken workers shard_mb",
     "zoo": "name markdown out",
+    "dashboard": "project entity name group figure parameters out",
 }
 OWN_KEYS["profile"] = OWN_KEYS["train"].removesuffix(" resume") + " warmup rounds out only largest_batch"
 

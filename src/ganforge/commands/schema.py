@@ -164,6 +164,17 @@ class ZooConfig:
 
 
 @dataclass
+class DashboardConfig:
+    project: str = MISSING
+    entity: str | None = None
+    name: str = MISSING
+    group: str | None = None
+    figure: str = MISSING
+    parameters: list[str] = field(default_factory=list)
+    out: str | None = None
+
+
+@dataclass
 class PrepareConfig:
     source: str | None = None
     out: str | None = None
@@ -185,3 +196,4 @@ def register() -> None:
     store.store(name="sample_schema", node=SampleConfig)
     store.store(name="prepare_schema", node=PrepareConfig)
     store.store(name="zoo_schema", node=ZooConfig)
+    store.store(name="dashboard_schema", node=DashboardConfig)

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -39,6 +40,7 @@ from ganforge.commands.checks import (
 from ganforge.commands.configuration import plain
 from ganforge.commands.errors import RunFailedError, UserError, user_errors
 from ganforge.commands.held_out import held_out_data
+from ganforge.commands.job_of_a_sweep import is_job_of_a_sweep
 from ganforge.commands.processes import NothingToDoError, Team, end_a_starter_that_hangs, leading, sharing
 from ganforge.commands.resuming import last_checkpoint, load_resumed, resumed_settings
 from ganforge.commands.run_folder import command_line, quoted, record_start, write_config
@@ -60,6 +62,18 @@ from ganforge.training.stopping import Stopping
 
 log = logging.getLogger("ganforge")
 
+_PARTS = (
+    "experiment",
+    "game",
+    "model",
+    "head",
+    "loss",
+    "penalty",
+    "augment",
+    "data",
+    "optimizer",
+    "schedule",
+)
 _HEAD_START_SECONDS = 2.0
 _GRACE_SECONDS = 30.0  # for the loggers to close
 
@@ -117,7 +131,16 @@ def _lead(config: DictConfig, notice: slurm.Notice) -> dict[str, float]:
             write_config(folder, settings, _overrides(config))
             record_start(folder, command_line(), settings["seed"])
         _announce(settings, module.game, data, folder, images_seen, team.ranks.size)
-        info = RunInfo(folder, settings["name"], settings["tags"], settings, images_seen)
+        info = RunInfo(
+            folder,
+            settings["name"],
+            settings["tags"],
+            settings,
+            images_seen,
+            group=_group(settings, folder),
+            parts=_chosen_parts(settings),
+            data=lambda: _data_facts(data),
+        )
         run.signal_seen = notice.seen
         seconds = _play(job, parts, info, team)
     if run.stop_signal is not None:
@@ -318,7 +341,7 @@ def _fit(job: _Job, parts: _Parts, team: Team) -> None:
 def _play(job: _Job, parts: _Parts, info: RunInfo, team: Team) -> float:
     """Trains, and returns the seconds; however that ends, loggers are closed and the folder says how it did."""
     module, run = parts.module, parts.run
-    exit_code = 1
+    exit_code, failure = 1, ""
     (run.folder / "failure.txt").unlink(missing_ok=True)
     start = time.perf_counter()
     run.loggers.start(info)
@@ -332,20 +355,22 @@ def _play(job: _Job, parts: _Parts, info: RunInfo, team: Team) -> float:
             if kept
             else "no checkpoint yet"
         )
-        message = f"{error} before {module.kimg:g} kimg ({before}); try a lower learning rate, clip_norm or a penalty"
-        _note_failure(run.folder, message)
-        raise RunFailedError(message) from error
+        failure = f"{error} before {module.kimg:g} kimg ({before}); try a lower learning rate, clip_norm or a penalty"
+        _note_failure(run.folder, failure)
+        raise RunFailedError(failure) from error
     except OSError as error:
-        message = f"{error}; {_go_on(run.folder)}"
-        _note_failure(run.folder, message)
-        raise RunFailedError(message) from error
+        failure = f"{error}; {_go_on(run.folder)}"
+        _note_failure(run.folder, failure)
+        raise RunFailedError(failure) from error
     except BaseException as error:
         lost = _lost(error, team, run)
-        _note_failure(run.folder, f"{lost or f'{type(error).__name__}: {error}'}; {_go_on(run.folder)}")
+        failure = f"{lost or f'{type(error).__name__}: {error}'}; {_go_on(run.folder)}"
+        _note_failure(run.folder, failure)
         if lost:
-            raise RunFailedError(f"{lost}; {_go_on(run.folder)}") from error
+            raise RunFailedError(failure) from error
         raise
     finally:
+        run.loggers.alert(*_outcome(run, module, failure), module.images_seen)
         run.loggers.finish(exit_code)
     return time.perf_counter() - start
 
@@ -380,6 +405,49 @@ def _conclude(run: Run, module: AdversarialModule, seconds: float) -> None:
         for name, value in run.final_scores.items():
             log.info("  %-22s %.4g", name, value)
     log.info("pictures, checkpoints and figures: %s", run.folder)
+
+
+def _outcome(run: Run, module: AdversarialModule, failure: str) -> tuple[str, str]:
+    """Title and text of what is told of a run that has ended."""
+    name = f"{run.config['name']}/{run.folder.name}"
+    if failure:
+        return f"{name} failed", failure
+    if run.stop_signal is not None:
+        return f"{name} stopped", f"by {run.stop_signal.name} at {module.kimg:g} kimg; {_go_on(run.folder)}"
+    scores = ", ".join(f"{figure} {value:.4g}" for figure, value in run.final_scores.items())
+    because = f"{run.ended_because}: " if run.ended_because else ""
+    return (
+        f"{name} finished",
+        f"{because}{module.kimg:g} kimg in {run.seconds:.0f} s; {scores or 'no scores'}",
+    )
+
+
+def _group(settings: Mapping[str, Any], folder: Path) -> str:
+    """What a run is shown together with: the other jobs of its sweep, or other runs of its experiment."""
+    if is_job_of_a_sweep():
+        return folder.absolute().parent.name
+    if HydraConfig.get().mode is RunMode.MULTIRUN:  # in a job of SLURM
+        return Path(HydraConfig.get().sweep.dir).name
+    return str(settings["name"])
+
+
+def _chosen_parts(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The option of each group that makes the experiment; several of one group are joined."""
+    choices = HydraConfig.get().runtime.choices
+    parts = {group: choices.get(group) for group in _PARTS}
+    parts["penalty"] = "+".join(settings["penalty"]) or None
+    return {group: str(option) for group, option in parts.items() if option is not None}
+
+
+def _data_facts(data: Any) -> dict[str, Any]:
+    return {
+        "name": data.name,
+        "fingerprint": data.fingerprint(),
+        "samples": len(data),
+        "shape": list(data.shape),
+        "classes": data.num_classes,
+        "split": data.split,
+    }
 
 
 def _announce(

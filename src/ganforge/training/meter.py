@@ -23,10 +23,12 @@ class Meter:
     """
 
     fold_at = 256  # bounds the memory of a long interval
+    recent_at_most = 4096
 
     def __init__(self) -> None:
         self._values: dict[str, list[Tensor]] = defaultdict(list)
         self._folded: dict[str, tuple[Tensor, int]] = {}
+        self._recent: dict[str, Tensor] = {}
 
     def add(self, prefix: str, values: Mapping[str, Tensor]) -> None:
         for name, value in values.items():
@@ -55,8 +57,16 @@ class Meter:
                 raise NonFiniteLossError(f"{name} became {mean}")
         return result
 
+    def recent(self) -> dict[str, Tensor]:
+        """The last elements, float (n,), of this rank's vectors in the interval that `means` has ended, by name."""
+        recent, self._recent = self._recent, {}
+        return recent
+
     def _fold(self, name: str) -> None:
         pending = self._values.pop(name)
         total, count = self._folded.get(name, (0.0, 0))
         values = torch.stack(pending) if pending[0].ndim == 0 else torch.cat([v.reshape(-1) for v in pending])
+        if pending[0].ndim and values.is_floating_point():
+            before = self._recent.get(name, values[:0])
+            self._recent[name] = torch.cat([before, values])[-self.recent_at_most :]
         self._folded[name] = (values.sum(dtype=torch.float64) + total, count + values.numel())

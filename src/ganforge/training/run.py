@@ -48,6 +48,7 @@ class Run:
         best: the best figures so far, by the monitored one.
         kept: monitored value and kimg of the checkpoints kept as best, best first.
         protocols: the protocols of evaluations, by id, in the order in which the run used them.
+        evaluations: a row for each evaluation: curve, kimg, number of samples, protocol and figures.
         paused_seconds: time spent on pictures, evaluation and checkpoints since the last log line.
         ended_because: why the run ends before its total, by a target or for want of patience; None while it goes on.
         stop_signals: those that ask the run to stop at the end of a round.
@@ -73,6 +74,7 @@ class Run:
     best: dict[str, float] = field(default_factory=dict)
     kept: list[tuple[float, float]] = field(default_factory=list)
     protocols: list[str] = field(default_factory=list)
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
     paused_seconds: float = 0.0
     ended_because: str | None = None
     stop_signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
@@ -99,6 +101,7 @@ class Run:
             "best": dict(self.best),
             "kept": [list(pair) for pair in self.kept],
             "protocols": list(self.protocols),
+            "evaluations": [dict(row) for row in self.evaluations],
             "seconds": self.seconds,
             "ended_because": self.ended_because,
             "stopping": self.stopping.state() if self.stopping else {},
@@ -112,6 +115,7 @@ class Run:
         """
         self._seconds_before = state["seconds"]
         self.protocols = list(state["protocols"])
+        self.evaluations = [dict(row) for row in state.get("evaluations", [])]
         if same_scores:
             self.scores, self.best = dict(state["scores"]), dict(state["best"])
             self.kept = [(value, kimg) for value, kimg in state["kept"]]

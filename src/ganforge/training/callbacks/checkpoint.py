@@ -42,6 +42,12 @@ class Checkpoint(Periodic):
                 f"it can be {', '.join(sided)}"
             )
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        _, run = module_and_run(pl_module)
+        if run.best:
+            _tell(run)
+
     def act(self, trainer: Trainer, module: AdversarialModule, run: Run) -> None:
         self._save(trainer, module, run, "last.ckpt")
 
@@ -70,6 +76,7 @@ class Checkpoint(Periodic):
         with run.pause():
             if place == 0:
                 self._save(trainer, module, run, "best.ckpt")
+                _tell(run)
             if self.best_k > 1:
                 self._save(trainer, module, run, _name(module.kimg))
         for _, kimg in dropped:
@@ -88,6 +95,10 @@ class Checkpoint(Periodic):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         checkpoint["ganforge"] = pl_module.run.state()
         checkpoint["evaluator"] = pl_module.run.evaluator.state()
+
+
+def _tell(run: Run) -> None:
+    run.loggers.checkpoint(run.folder / "checkpoints" / "best.ckpt", run.best)
 
 
 def _name(kimg: float) -> str:

@@ -69,6 +69,7 @@ class Evaluation(Periodic):
         run.scored_at = module.images_seen
         curve = _curve(run, stamp)
         run.loggers.metrics({f"{curve}/{k}": value for k, value in run.scores.items()}, module.images_seen)
+        _note(module, run, curve, run.scores, stamp)
         run.loggers.summary({f"last/{name}": value for name, value in run.scores.items()})
         if run.stopping is not None:
             run.ended_because = run.stopping.reason(run.scores, module.kimg)
@@ -81,7 +82,9 @@ class Evaluation(Periodic):
                 run.loggers.metrics(
                     {f"final/{name}": value for name, value in run.final_scores.items()}, module.images_seen
                 )
+                _note(module, run, "final", run.final_scores, made_by)
             self._conclude(module, run, made_by)
+        run.loggers.table("evaluations", run.evaluations, module.images_seen)
         result: dict[str, Any] = {"scores": run.final_scores, "made_by": made_by}
         if run.ended_because is not None:
             result["stopped"] = _stopped(module, run)
@@ -122,6 +125,13 @@ class Evaluation(Periodic):
         run.loggers.config({"final_evaluation": stamp})
         if run.ended_because is not None:
             run.loggers.summary({f"stop/{name}": value for name, value in _stopped(module, run).items()})
+
+
+def _note(module: AdversarialModule, run: Run, curve: str, scores: dict[str, float], stamp: Stamp) -> None:
+    """One more row of the table of evaluations."""
+    facts = {"protocol": stamp["protocol"], "extractor": run.evaluator.name}
+    number = stamp["generated"]["num_samples"]
+    run.evaluations.append({"curve": curve, "kimg": module.kimg, "num_samples": number, **facts, **scores})
 
 
 def _stopped(module: AdversarialModule, run: Run) -> dict[str, Any]:

@@ -16,9 +16,15 @@ from ganforge.training.callbacks.periodic import Periodic, module_and_run
 from ganforge.training.module import AdversarialModule
 from ganforge.training.run import Run
 
+# What the discriminator makes of images: its mean says little of where it stands between the players.
+_JUDGEMENTS = ("real_logits", "fake_logits", "real_energy", "fake_energy")
+
 
 class Log(Periodic):
     """Every term, accuracies, logits, gradient norms, learning rates, images/s and memory, as means over `every_kimg`.
+
+    Logits, or energies, of the interval's last images are logged as `histogram/real_logits` and `histogram/fake_logits`
+    too.
 
     Args:
         every_kimg: the interval.
@@ -63,6 +69,10 @@ class Log(Periodic):
         }
         self._last_time, self._last_images, run.paused_seconds = now, module.images_seen, 0.0
         run.loggers.metrics(values, module.images_seen)
+        for name, judgements in module.meter.recent().items():
+            last = name.rsplit("/", 1)[-1]
+            if last in _JUDGEMENTS:
+                run.loggers.histogram(f"histogram/{last}", judgements, module.images_seen)
         if self._display is not None:
             self._display.show(module.images_seen, values)
 

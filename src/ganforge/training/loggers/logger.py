@@ -23,6 +23,9 @@ class RunInfo:
         tags: the user's.
         config: the resolved configuration, plain data.
         images_seen: 0, or where a resumed run goes on.
+        group: what the run is shown with: the sweep's folder, or the experiment's name.
+        parts: the option of each group that the configuration was composed of.
+        data: says what the run learns from, `name` and `fingerprint` among it; the latter may take a while.
     """
 
     folder: Path
@@ -30,6 +33,9 @@ class RunInfo:
     tags: Sequence[str] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     images_seen: int = 0
+    group: str | None = None
+    parts: Mapping[str, str] = field(default_factory=dict)
+    data: Callable[[], Mapping[str, Any]] = dict
 
 
 class Logger:
@@ -43,6 +49,18 @@ class Logger:
 
     def picture(self, name: str, picture: Tensor, images_seen: int) -> None:
         """Logs a picture, uint8 (C, H, W)."""
+
+    def histogram(self, name: str, values: Tensor, images_seen: int) -> None:
+        """Logs the distribution of some values, floating-point (n,)."""
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]], images_seen: int) -> None:
+        """Logs all rows of a table that grows, the oldest first."""
+
+    def alert(self, title: str, text: str, images_seen: int) -> None:
+        """Tells whoever is away from the run of something."""
+
+    def checkpoint(self, path: Path, facts: Mapping[str, Any]) -> None:
+        """Tells of the best checkpoint so far, with its scores; the file may be replaced by a better one."""
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """Sets figures that describe the run as a whole."""
@@ -69,6 +87,18 @@ class Loggers:
 
     def picture(self, name: str, picture: Tensor, images_seen: int) -> None:
         self._each(lambda logger: logger.picture(name, picture, images_seen))
+
+    def histogram(self, name: str, values: Tensor, images_seen: int) -> None:
+        self._each(lambda logger: logger.histogram(name, values, images_seen))
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]], images_seen: int) -> None:
+        self._each(lambda logger: logger.table(name, rows, images_seen))
+
+    def alert(self, title: str, text: str, images_seen: int) -> None:
+        self._each(lambda logger: logger.alert(title, text, images_seen))
+
+    def checkpoint(self, path: Path, facts: Mapping[str, Any]) -> None:
+        self._each(lambda logger: logger.checkpoint(path, facts))
 
     def summary(self, values: Mapping[str, Any]) -> None:
         self._each(lambda logger: logger.summary(values))

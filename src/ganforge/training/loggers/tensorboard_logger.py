@@ -1,8 +1,8 @@
-"""TensorBoard: figures and sample grids as event files in the run's folder; steps are images seen."""
+"""TensorBoard: figures, sample grids, histograms and evaluations as event files in the run's folder, by images seen."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -29,5 +29,17 @@ class TensorBoardLogger(Logger):
     def picture(self, name: str, picture: Tensor, images_seen: int) -> None:
         self._writer.add_image(name, picture, images_seen)
 
+    def histogram(self, name: str, values: Tensor, images_seen: int) -> None:
+        self._writer.add_histogram(name, values, images_seen)
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]], images_seen: int) -> None:
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        lines = [columns, ["---"] * len(columns), *([_cell(row.get(key)) for key in columns] for row in rows)]
+        self._writer.add_text(name, "\n".join("| " + " | ".join(line) + " |" for line in lines), images_seen)
+
     def finish(self, exit_code: int) -> None:
         self._writer.close()
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
