@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,13 @@ class Evaluation(Periodic):
                     {f"final/{name}": value for name, value in run.final_scores.items()}, module.images_seen
                 )
             self._conclude(module, run, made_by)
-        result: dict[str, Any] = {"scores": run.final_scores, "made_by": made_by}
+        result: dict[str, Any] = {
+            "scores": run.final_scores,
+            "made_by": made_by,
+            "better": dict(run.evaluator.figures),
+            "monitor": run.evaluator.monitor,
+            "curves": {_curve_name(place): made for place, made in enumerate(run.protocols)},
+        }
         if run.ended_because is not None:
             result["stopped"] = _stopped(module, run)
         if trainer.is_global_zero:
@@ -138,12 +145,17 @@ def _curve(run: Run, stamp: Stamp) -> str:
             log.warning(
                 "scores are made otherwise than before: their curves are val_%d/...", len(run.protocols)
             )
-    place = run.protocols.index(stamp["protocol"])
+    return _curve_name(run.protocols.index(stamp["protocol"]))
+
+
+def _curve_name(place: int) -> str:
     return f"val_{place + 1}" if place else "val"
 
 
 def _write(path: Path, scores: dict[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        path.write_text(json.dumps(scores, indent=2) + "\n")
+        temporary.write_text(json.dumps(scores, indent=2) + "\n")
+        os.replace(temporary, path)
     except OSError as error:
         log.warning("%s could not be written: %s", path, error)
