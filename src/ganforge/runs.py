@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ State = Literal["running", "ended", "failed", "stopped", "pruned"]
 Better = Literal["lower", "higher", "neither"]
 
 SILENT_SECONDS = 900.0  # a run on another machine that has written nothing for so long counts as gone
-SEED_ONLY = ("seed", "tags", "resume", "logger", "recipe")  # where runs of one group may differ
+NOT_PLAYED = ("tags", "resume", "logger", "recipe")  # settings that make no difference to what is learnt
 _LOWER = ("fid", "fid_low", "fid_high", "kid_mean", "mind", "modes_kl", "reverse_kl")  # of older runs
 _NOT_IN_RUNS = ("wandb", "checkpoints", "samples", "generated", "tensorboard", "__pycache__")
 
@@ -209,8 +209,8 @@ class RunFolder:
     def curve_protocol(self, figure: str) -> str | None:
         """The protocol of the curve `val/...` or `val_2/...`; None where the run does not say."""
         found = self._mapping(self._scores.get("curves")).get(figure.partition("/")[0])
-        if found is None and self.stamp and f"final/{figure.rpartition('/')[2]}" not in self.curves:
-            return self.protocol  # of runs before curves were named: the one evaluation's
+        if found is None and not any(name.startswith("final/") for name in self.curves):
+            return self.protocol  # of runs from before curves had theirs written down
         return str(found) if found else None
 
     def best(self, figure: str) -> tuple[float, float] | None:
@@ -354,18 +354,24 @@ def holds_a_run(folder: Path) -> bool:
     return all((folder / name).is_file() for name in ("overrides.yaml", "failure.txt"))
 
 
-def find_runs(folders: Iterable[Path]) -> list[RunFolder]:
+def find_runs(folders: Sequence[Path]) -> list[RunFolder]:
     """The runs that the folders are, or hold at any depth, in natural order and each once.
 
     Raises:
         FileNotFoundError: a folder that does not exist.
+        ValueError: there is no run in any of them.
     """
     found: dict[Path, RunFolder] = {}
     for folder in folders:
         if not folder.exists():
-            raise FileNotFoundError(f"{folder} does not exist")
+            raise FileNotFoundError(f"there is no folder {folder}")
         for path in _runs_below(folder):
             found.setdefault(path.resolve(), RunFolder(path))
+    if not found:
+        names = ", ".join(map(str, folders))
+        raise ValueError(
+            f"there is no run in {names}: a run's folder, such as outputs/digits/DATE_TIME, has config.yaml"
+        )
     return list(found.values())
 
 
@@ -507,7 +513,7 @@ def differing(runs: Sequence[RunFolder]) -> list[str]:
     """
     settings = [run.settings for run in runs if run.config] or [run.settings for run in runs]
     asked = {word.partition("=")[0].lstrip("+~") for run in runs for word in run.asked}
-    keys = dict.fromkeys(key for config in settings for key in config)
+    keys = dict.fromkeys(key for config in settings for key in config if _is_played(key))
     chosen: dict[str, str] = {}
     for key in keys:
         values = [_plain(config.get(key)) for config in settings]
@@ -519,13 +525,12 @@ def differing(runs: Sequence[RunFolder]) -> list[str]:
     return sorted(chosen.values(), key=lambda key: key not in asked)
 
 
+def _is_played(key: str) -> bool:
+    return key.partition(".")[0] not in NOT_PLAYED
+
+
 def _plain(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
-
-
-def is_apart_from_seed(key: str) -> bool:
-    """Whether a setting is one in which runs of one group agree."""
-    return key.partition(".")[0] not in SEED_ONLY
 
 
 def grouped(runs: Sequence[RunFolder]) -> list[tuple[str, list[RunFolder]]]:
@@ -533,7 +538,7 @@ def grouped(runs: Sequence[RunFolder]) -> list[tuple[str, list[RunFolder]]]:
     groups: dict[str, list[RunFolder]] = {}
     for run in runs:
         groups.setdefault(
-            _plain({k: v for k, v in run.settings.items() if is_apart_from_seed(k)}), []
+            _plain({k: v for k, v in run.settings.items() if k != "seed" and _is_played(k)}), []
         ).append(run)
     members = list(groups.values())
     return list(zip(_names([group[0] for group in members]), members, strict=True))
@@ -543,7 +548,9 @@ def _names(runs: Sequence[RunFolder]) -> list[str]:
     """A name for each run of as few settings as tell them apart; a folder's name where none do."""
     keys: list[str] = []
     apart = 1
-    for key in filter(is_apart_from_seed, differing(runs)):
+    for key in differing(runs):
+        if key == "seed":
+            continue
         values = {_plain([run.settings.get(k) for k in (*keys, key)]) for run in runs}
         if len(values) > apart:
             keys, apart = [*keys, key], len(values)

@@ -35,7 +35,15 @@ POINTS = 150_000  # of all curves together, that a report of a few runs stays fa
 MOST_POINTS, FEWEST_POINTS = 1000, 50  # of one curve
 MAIN_WEIGHT, FEWEST_OF_MAIN = 5, 300  # scores and losses are drawn finer than the rest
 FILES = (
-    *("config.yaml", "overrides.yaml", "run.json", "metrics.csv", "scores.json", "health.jsonl", "failure.txt"),
+    *(
+        "config.yaml",
+        "overrides.yaml",
+        "run.json",
+        "metrics.csv",
+        "scores.json",
+        "health.jsonl",
+        "failure.txt",
+    ),
     *("samples.webp", "checkpoints/best.ckpt", "checkpoints/last.ckpt"),
 )
 
@@ -52,10 +60,7 @@ def report_data(folders: Sequence[Path], pictures: Pictures, link: Link) -> dict
         FileNotFoundError: a folder that does not exist.
         ValueError: there is no run in any of them.
     """
-    runs = find_runs(folders)
-    if not runs:
-        raise ValueError(f"no run in {', '.join(map(str, folders))}")
-    return Collector(pictures, link).collect(runs)
+    return Collector(pictures, link).collect(find_runs(folders))
 
 
 class Collector:
@@ -162,7 +167,10 @@ class Collector:
             "stamp": {key: shown(value) for key, value in _leaves(run.stamp)},
             "asked": run.asked,
             "starts": [
-                {key: start.get(key) for key in ("time", "command", "git_commit", "python", "versions", "end")}
+                {
+                    key: start.get(key)
+                    for key in ("time", "command", "git_commit", "python", "versions", "end")
+                }
                 for start in run.starts
             ],
             "started": start.get("time"),
@@ -177,7 +185,10 @@ class Collector:
                 }
                 for event in run.health
             ],
-            "links": [["folder", self._link(run.path)], *([name, self._link(run.path / name)] for name in files)],
+            "links": [
+                ["folder", self._link(run.path)],
+                *([name, self._link(run.path / name)] for name in files),
+            ],
         }
 
 

@@ -21,7 +21,8 @@ def importances(search: Search) -> dict[str, float]:
     except ImportError:
         return {}
     spaces = {name: _space(optuna, [t.params[name] for t in done if name in t.params]) for name in names}
-    study = optuna.create_study(direction=search.directions[0])
+    direction: Any = search.directions[0]
+    study = optuna.create_study(direction=direction)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for trial in done:

@@ -62,7 +62,9 @@ def _webp(grid: Grid, side: int) -> bytes | None:
     except (OSError, ValueError):
         return None
     if max(picture.size) > side:
-        picture.thumbnail((side, side), Image.Resampling.BOX if max(picture.size) > 2 * side else Image.Resampling.LANCZOS)
+        picture.thumbnail(
+            (side, side), Image.Resampling.BOX if max(picture.size) > 2 * side else Image.Resampling.LANCZOS
+        )
     file = io.BytesIO()
     picture.save(file, format="WEBP", quality=80, method=4)
     return file.getvalue()
