@@ -181,10 +181,12 @@ def compared(
 def _cell(runs: Sequence[RunFolder], kind: str, name: str) -> Cell:
     cell = Cell()
     for run in runs:
-        if kind == "final" and name in run.scores and run.state == "ended":
+        if run.state != "ended":
+            continue
+        if kind == "final" and name in run.scores:
             cell.values.append(run.scores[name])
             cell.protocols.add(run.protocol)
-        elif kind == "best" and (best := run.best(f"val/{name}")) is not None:
+        if kind == "best" and (best := run.best(f"val/{name}")) is not None:
             cell.values.append(best[0])
             cell.protocols.add(run.curve_protocol("val"))
     return cell
@@ -224,7 +226,7 @@ def _notes(
         notes.append(text)
     gone = [run for run in runs if run.state != "ended"]
     if gone:
-        notes.append(f"without final figures: {', '.join(f'{run.name} ({run.state})' for run in gone)}")
+        notes.append(f"left out, as they have not ended: {', '.join(f'{run.name} ({run.state})' for run in gone)}")
     return notes
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 from ganforge.runs import Search, Trial
@@ -21,10 +23,10 @@ def importances(search: Search) -> dict[str, float]:
     except ImportError:
         return {}
     spaces = {name: _space(optuna, [t.params[name] for t in done if name in t.params]) for name in names}
-    direction: Any = search.directions[0]
-    study = optuna.create_study(direction=direction)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _silence(optuna):
         warnings.simplefilter("ignore")
+        direction: Any = search.directions[0]
+        study = optuna.create_study(direction=direction)
         for trial in done:
             params = {name: trial.params[name] for name in names if name in trial.params}
             study.add_trial(
@@ -39,6 +41,16 @@ def importances(search: Search) -> dict[str, float]:
         except (RuntimeError, ValueError):  # every value is the same, or no parameter is in every trial
             return {}
     return {name: round(float(share), 4) for name, share in found.items()}
+
+
+@contextlib.contextmanager
+def _silence(optuna: Any) -> Iterator[None]:
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
 def _varies(trials: list[Trial], name: str) -> bool:

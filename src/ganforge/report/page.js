@@ -50,7 +50,8 @@
 
   const FACTS = {
     name: (run) => run.name, state: (run) => run.state, reason: (run) => run.reason, group: (run) => run.group,
-    kimg: (run) => run.kimg, speed: (run) => run.speed, protocol: (run) => run.protocol,
+    kimg: (run) => run.kimg, speed: (run) => run.speed,
+    protocol: (run) => (run.final ? run.protocol : null),
     sweep: (run) => (run.sweep === null ? null : data.sweeps[run.sweep]), started: (run) => run.started,
     path: (run) => run.path,
   };
@@ -161,6 +162,17 @@
     $("filter-said").textContent = said.join("; ");
   }
 
+  // Names without the folders that all of them share, but for the last of these.
+  let prefix = 0;
+  const short = (run) => run.name.slice(prefix);
+
+  function shorten() {
+    const names = data.runs.map((run) => run.name.split("/"));
+    let same = 0;
+    while (names.every((parts) => parts.length > same + 1 && parts[same] === names[0][same])) same += 1;
+    prefix = names[0].slice(0, Math.max(same - 1, 0)).join("/").length + (same > 1 ? 1 : 0);
+  }
+
   const drawn = () => visible.filter((run) => !view.hidden.has(run.path));
 
   // ---------------------------------------------------------------- colours
@@ -173,6 +185,9 @@
     const keys = unique(data.runs.map(key));
     const colour = (i) => (keys.length <= PALETTE.length ? PALETTE[i] : `hsl(${Math.round((i * 137.508) % 360)} 62% 52%)`);
     colours = new Map(data.runs.map((run) => [run.path, colour(keys.indexOf(key(run)))]));
+    const groups = unique(data.runs.map((run) => run.group));
+    const few = $("colour").value === "group" && groups.length <= PALETTE.length && groups.length > 1;
+    $("legend").replaceChildren(...(few ? groups.map((group) => el("span", {}, swatch(data.runs.find((run) => run.group === group)), group)) : []));
   }
 
   const swatch = (run) => el("span", { class: "swatch", "aria-hidden": "true", colour: colours.get(run.path) });
@@ -237,7 +252,7 @@
             type: "checkbox", checked: !view.hidden.has(run.path), "aria-label": `Draw ${run.name}`,
             on: { change: (event) => { draw(run, event.target.checked); redraw(); } },
           });
-          const open = el("button", { type: "button", class: "name", title: run.path, on: { click: () => details(run) } }, run.name);
+          const open = el("button", { type: "button", class: "name", title: `${run.name}: ${run.group}`, on: { click: () => details(run) } }, short(run));
           return el("th", { scope: "row" }, box, swatch(run), open);
         }
         if (column === "state") {
@@ -300,7 +315,7 @@
       const protocol = run.curve_protocols[figure.split("/")[0]];
       traces.push({
         type: "scatter", mode: curve[0].length < 80 ? "lines+markers" : "lines", x: curve[0], y: curve[1],
-        name: escaped(run.name), line: { color: colours.get(run.path), width: 1.6 }, marker: { size: 4 },
+        name: escaped(short(run)), line: { color: colours.get(run.path), width: 1.6 }, marker: { size: 4 },
         meta: run.path, connectgaps: false,
         hovertemplate: `%{y:.5~g} at %{x:.6~g} kimg<br>${escaped(run.group)}${protocol ? `<br>protocol ${escaped(protocol)}` : ""}<extra>%{fullData.name}</extra>`,
       });
@@ -310,7 +325,7 @@
       if (!curve || !run.health.length) continue;
       traces.push({
         type: "scatter", mode: "markers", x: run.health.map((event) => event.kimg),
-        y: run.health.map((event) => between(curve, event.kimg)), name: escaped(run.name), meta: run.path,
+        y: run.health.map((event) => between(curve, event.kimg)), name: escaped(short(run)), meta: run.path,
         marker: {
           size: 12, symbol: run.health.map((event) => (event.action === "warn" ? "triangle-up" : "x")),
           color: run.health.map((event) => tone(event.action === "warn" ? "--warn" : "--bad")),
@@ -406,7 +421,7 @@
       cursor.point = Math.min(Math.max(cursor.point, 0), line.x.length - 1);
       chart.cursor = cursor;
       const run = data.runs.find((other) => other.path === line.meta);
-      said.textContent = `${run ? run.name : ""}: ${format(line.y[cursor.point])} at ${format(line.x[cursor.point])} kimg`;
+      said.textContent = `${run ? short(run) : ""}: ${format(line.y[cursor.point])} at ${format(line.x[cursor.point])} kimg`;
       Plotly.Fx.hover(chart, [{ curveNumber: chart.data.indexOf(line), pointNumber: cursor.point }]);
     } else return;
     event.preventDefault();
@@ -425,7 +440,7 @@
       const picture = el("img", { alt: "", decoding: "async" });
       const when = el("span");
       const card = el("figure", {}, picture, el("figcaption", {}, swatch(run),
-        el("button", { type: "button", class: "name", on: { click: () => details(run) } }, run.name), " ", when));
+        el("button", { type: "button", class: "name", on: { click: () => details(run) } }, short(run)), " ", when));
       return Object.assign(card, { run, picture, when });
     });
     const none = el("p", { class: "hint" }, "No sample grids here.");
@@ -463,12 +478,12 @@
   const MOST_COMPARED = 12;
 
   function differences() {
-    choose($("reference"), visible.map((run) => [run.path, run.name]), view.reference);
+    choose($("reference"), visible.map((run) => [run.path, short(run)]), view.reference);
     const reference = visible.find((run) => run.path === $("reference").value);
     const others = visible.filter((run) => run !== reference).slice(0, MOST_COMPARED - 1);
     const runs = reference ? [reference, ...others] : [];
     const keys = data.differing.filter((key) => unique(runs.map((run) => format(setting(run, key)))).length > 1);
-    const header = el("tr", {}, el("th", { scope: "col" }, "setting"), ...runs.map((run) => el("th", { scope: "col" }, swatch(run), run.name)));
+    const header = el("tr", {}, el("th", { scope: "col" }, "setting"), ...runs.map((run) => el("th", { scope: "col" }, swatch(run), short(run))));
     $("settings").tHead.replaceChildren(header);
     $("settings").tBodies[0].replaceChildren(...keys.map((key) => el("tr", {}, el("th", { scope: "row" }, key), ...runs.map((run) => {
       const text = format(setting(run, key)), differs = text !== format(setting(reference, key));
@@ -490,7 +505,7 @@
     if (view.source === plainRuns || !search) {
       const keys = data.differing.filter((key) => key !== "seed" && key !== "total_kimg").slice(0, MOST_AXES);
       return { search: null, keys, list: visible.map((run) => ({
-        name: run.name, path: run.path, state: run.state, value: valueOf(run, view.objective),
+        name: short(run), path: run.path, state: run.state, value: valueOf(run, view.objective),
         params: Object.fromEntries(keys.map((key) => [key, setting(run, key)])),
       })) };
     }
@@ -554,11 +569,15 @@
   }
 
   const SCALE = [[0, [253, 202, 38]], [0.33, [219, 92, 104]], [0.66, [140, 39, 143]], [1, [38, 60, 190]]];
-  const scaled = SCALE.map(([at, rgb]) => [at, `rgb(${rgb})`]);
-
   function hue(share) {
     const next = Math.max(SCALE.findIndex(([at]) => at >= share), 1), [a, from] = SCALE[next - 1], [b, to] = SCALE[next];
     return `rgb(${from.map((x, i) => Math.round(x + ((to[i] - x) * (share - a)) / (b - a)))})`;
+  }
+
+  // From 0, the worst, to 1: which also is the colour.
+  function goodness(scored, search) {
+    const { place } = axisOf(scored.map((point) => point.value));
+    return (point) => (higher(search) ? place(point.value) : 1 - place(point.value));
   }
 
   function told(point, keys) {
@@ -569,8 +588,7 @@
 
   function parallel({ keys, list, search }, scored) {
     const axes = [...keys.map((key) => [key, axisOf(list.map((point) => point.params[key]))]), [objectiveLabel(), axisOf(scored.map((p) => p.value))]];
-    const value = axes[axes.length - 1][1];
-    const good = (point) => (higher(search) ? value.place(point.value) : 1 - value.place(point.value));
+    const value = axes[axes.length - 1][1], good = goodness(scored, search);
     const worstFirst = [...list].sort((a, b) => (typeof a.value === "number" ? good(a) : -1) - (typeof b.value === "number" ? good(b) : -1));
     const traces = worstFirst.map((point) => {
       const known = typeof point.value === "number";
@@ -583,12 +601,13 @@
       };
     });
     const text = axes.flatMap(([name, axis], i) => [
-      { x: i, y: 1.07, text: escaped(name.length > 28 ? `…${name.slice(-27)}` : name) + (axis.log ? " (log)" : ""), showarrow: false, xanchor: i === 0 ? "left" : i === axes.length - 1 ? "right" : "center" },
+      { x: i, y: i % 2 ? 1.14 : 1.07, text: escaped(name.length > 28 ? `…${name.slice(-27)}` : name) + (axis.log ? " (log)" : ""), showarrow: false, xanchor: i === 0 ? "left" : i === axes.length - 1 ? "right" : "center" },
       ...axis.marks.map(([y, mark]) => ({ x: i, y, text: escaped(mark.length > 18 ? `${mark.slice(0, 17)}…` : mark), showarrow: false, xanchor: i === axes.length - 1 ? "right" : "left", xshift: i === axes.length - 1 ? -6 : 6, font: { size: 11, color: tone("--ink") }, bgcolor: tone("--paper") })),
     ]);
+    $("parallel").style.minWidth = `${axes.length * 6.5}rem`;
     Plotly.react($("parallel"), traces, layout({
       uirevision: view.source, margin: { l: 20, r: 20, t: 30, b: 15 }, dragmode: false,
-      xaxis: { visible: false, range: [-0.1, axes.length - 0.9] }, yaxis: { visible: false, range: [-0.06, 1.12] }, annotations: text,
+      xaxis: { visible: false, range: [-0.1, axes.length - 0.9] }, yaxis: { visible: false, range: [-0.06, 1.18] }, annotations: text,
       shapes: axes.map((_, x) => ({ type: "line", x0: x, x1: x, y0: 0, y1: 1, layer: "below", line: { color: tone("--faint"), width: 1.5 } })),
     }), { ...CONFIG, displayModeBar: false });
     opening($("parallel"));
@@ -606,7 +625,8 @@
 
   function slices(found, scored) {
     const wanted = [];
-    const mark = (list) => ({ color: list.map((point) => point.value), colorscale: scaled, reversescale: !higher(found.search) ? false : true, size: 8, line: { width: 0.5, color: tone("--ink") } });
+    const good = goodness(scored, found.search);
+    const mark = (list) => ({ color: list.map((point) => hue(good(point))), size: 8, line: { width: 0.5, color: tone("--ink") } });
     const dots = (list, x, y) => ({
       type: "scatter", mode: "markers", x, y, text: list.map((point) => told(point, found.keys)), customdata: list.map((point) => point.path),
       hovertemplate: "%{text}<extra></extra>", marker: mark(list),
@@ -721,6 +741,7 @@
   }
 
   function show() {
+    shorten();
     dye();
     summary();
     head();
