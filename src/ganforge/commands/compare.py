@@ -226,7 +226,9 @@ def _notes(
         notes.append(text)
     gone = [run for run in runs if run.state != "ended"]
     if gone:
-        notes.append(f"left out, as they have not ended: {', '.join(f'{run.name} ({run.state})' for run in gone)}")
+        notes.append(
+            f"left out, as they have not ended: {', '.join(f'{run.name} ({run.state})' for run in gone)}"
+        )
     return notes
 
 
