@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -67,4 +68,4 @@ def test_holm_keeps_the_order_and_never_lowers(values: list[float]) -> None:
     adjusted = holm(values)
     assert all(min(1.0, v) <= a <= 1 for v, a in zip(values, adjusted, strict=True))
     pairs = sorted(zip(values, adjusted, strict=True))
-    assert all(a <= b for (_, a), (_, b) in zip(pairs, pairs[1:], strict=False))
+    assert all(a <= b for (_, a), (_, b) in itertools.pairwise(pairs))

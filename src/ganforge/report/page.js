@@ -250,7 +250,7 @@
         if (column === "name") {
           const box = el("input", {
             type: "checkbox", checked: !view.hidden.has(run.path), "aria-label": `Draw ${run.name}`,
-            on: { change: (event) => { draw(run, event.target.checked); redraw(); } },
+            on: { change: (event) => { draw(run, event.target.checked); tally(); redraw(); } },
           });
           const open = el("button", { type: "button", class: "name", title: `${run.name}: ${run.group}`, on: { click: () => details(run) } }, short(run));
           return el("th", { scope: "row" }, box, swatch(run), open);
@@ -272,12 +272,14 @@
       const mine = cell.dataset.column === view.sort.column;
       cell.setAttribute("aria-sort", mine ? (view.sort.descending ? "descending" : "ascending") : "none");
     }
-    const shown = visible.filter((run) => !view.hidden.has(run.path)).length;
-    if ($("all")) {
-      $("all").checked = shown === visible.length;
-      $("all").indeterminate = shown > 0 && shown < visible.length;
-    }
+    tally();
     protocols();
+  }
+
+  function tally() {
+    const all = $("all"), shown = drawn().length;
+    all.checked = shown === visible.length;
+    all.indeterminate = shown > 0 && shown < visible.length;
   }
 
   function protocols() {
