@@ -28,6 +28,8 @@ SCHEMAS = {
     "prepare": schema.PrepareConfig,
     "profile": schema.ProfileConfig,
     "zoo": schema.ZooConfig,
+    "report": schema.ReportConfig,
+    "compare": schema.CompareConfig,
 }
 
 
@@ -116,6 +118,7 @@ def test_every_example_composes(command: str, example: str) -> None:
 def test_the_composed_configuration_is_printed(ganforge: Any) -> None:
     for command in COMMANDS:
         bare = {"prepare": ("pictures", "source: pictures"), "zoo": ("digits", "name: digits")}
+        bare |= dict.fromkeys(("report", "compare"), ("my_runs", "runs:\n- my_runs"))
         word, shown = bare.get(command, ("seed=11", "seed: 11"))
         outcome = ganforge(command, word, "--cfg", "job")
         assert outcome.code == 0
