@@ -16,7 +16,7 @@ from ganforge import __version__
 from ganforge.commands import resolvers, schema
 from ganforge.commands.help import COMMANDS, EXAMPLES, OWN_KEYS
 from ganforge.commands.options import config_folder
-from ganforge.commands.shorthands import expand
+from ganforge.commands.shorthands import FLAGS, expand
 
 CONF = Path(__file__).parents[2] / "conf"
 FILES = sorted(path for path in CONF.glob("*/**/*.yaml") if "hydra" not in path.relative_to(CONF).parts)
@@ -106,6 +106,7 @@ def test_every_example_composes(command: str, example: str) -> None:
     for word in words:
         if word == "-m" or word.startswith("resume="):
             continue
+        word = FLAGS.get(command, {}).get(word, word)
         key, equals, value = word.partition("=")
         values = value.split(",") if "-m" in words and not value.startswith("[") else [value]
         jobs = [[*job, f"{key}{equals}{one}"] for job in jobs for one in values]

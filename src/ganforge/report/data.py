@@ -31,7 +31,7 @@ Link = Callable[[Path], str]
 
 SPEED = "train/images_per_second"
 LOSSES = ("train/discriminator/adversarial", "train/generator/adversarial")
-POINTS = 150_000  # of all curves together, that a report of a few runs stays far below 10 MB
+POINTS = 100_000  # of all curves together, that a report of a few runs stays far below 10 MB
 MOST_POINTS, FEWEST_POINTS = 1000, 50  # of one curve
 MAIN_WEIGHT, FEWEST_OF_MAIN = 5, 300  # scores and losses are drawn finer than the rest
 FILES = (
@@ -129,7 +129,7 @@ class Collector:
         return run
 
     def _entry(self, run: RunFolder, unit: float) -> dict[str, Any]:
-        unit = 2.0 ** round(math.log2(unit))  # so that a few more curves do not thin every one anew
+        unit = 2.0 ** math.floor(math.log2(unit))  # so that a few more curves do not thin every one anew
         key = (run.signature(), unit, run.ending)
         known = self._entries.get(run.path)
         if known is None or known[0] != key:

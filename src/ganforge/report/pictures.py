@@ -11,7 +11,7 @@ from PIL import Image
 
 from ganforge.runs import Grid, RunFolder
 
-BYTES = 2_400_000  # of all pictures of a page, before base64 makes them a third larger
+BYTES = 2_200_000  # of all pictures of a page, before base64 makes them a third larger
 MOST, FEWEST = 40, 2  # grids of one run
 SIDES = (360, 240, 160)  # pixels of the longer side, the largest that leaves room for the fewest grids
 
@@ -28,34 +28,25 @@ class Embedded:
 
     def __call__(self, run: RunFolder, grids: Sequence[Grid]) -> list[list[Any]]:
         room = self._bytes / max(len(run.grids), 1)
-        last = self._last(grids, room)
+        last = next((made for grid in reversed(grids) if (made := _webp(grid, SIDES[0])) is not None), None)
         if last is None:
             return []
-        side, size = last
-        number = min(max(int(room / size), FEWEST), MOST, len(grids))
-        steps = [round(i * (len(grids) - 1) / max(number - 1, 1)) for i in range(number)]
+        encoded, size = last
+        # Of half the side it takes a quarter of the bytes, or a little more.
+        sizes = {side: 1.2 * len(encoded) * min(side / max(size), 1.0) ** 2 for side in SIDES}
+        side = next((side for side in SIDES if FEWEST * sizes[side] <= room), SIDES[-1])
+        number = min(max(int(room / sizes[side]), FEWEST), MOST, len(grids))
         shown = []
-        for grid in (grids[step] for step in dict.fromkeys(steps if number > 1 else [len(grids) - 1])):
-            encoded = _webp(grid, side)
-            if encoded is not None:
-                shown.append([grid.kimg, "data:image/webp;base64," + base64.b64encode(encoded).decode()])
+        for step in dict.fromkeys(round(i * (len(grids) - 1) / max(number - 1, 1)) for i in range(number)):
+            made = _webp(grids[step], side)
+            if made is not None:
+                source = "data:image/webp;base64," + base64.b64encode(made[0]).decode()
+                shown.append([grids[step].kimg, source])
         return shown
 
-    def _last(self, grids: Sequence[Grid], room: float) -> tuple[int, int] | None:
-        """The side that fits, and the size of the last grid that can be read at it."""
-        found = None
-        for side in SIDES:
-            encoded = next((e for grid in reversed(grids) if (e := _webp(grid, side)) is not None), None)
-            if encoded is None:
-                return None
-            found = side, len(encoded)
-            if FEWEST * len(encoded) <= room:
-                break
-        return found
 
-
-def _webp(grid: Grid, side: int) -> bytes | None:
-    """None for a picture that cannot be read, such as one that a full disk cut short."""
+def _webp(grid: Grid, side: int) -> tuple[bytes, tuple[int, int]] | None:
+    """The picture and its size; None where it cannot be read, as after a full disk."""
     try:
         with Image.open(grid.path) as image:
             picture = image.convert("RGB")
@@ -65,6 +56,10 @@ def _webp(grid: Grid, side: int) -> bytes | None:
         picture.thumbnail(
             (side, side), Image.Resampling.BOX if max(picture.size) > 2 * side else Image.Resampling.LANCZOS
         )
-    file = io.BytesIO()
-    picture.save(file, format="WEBP", quality=80, method=4)
-    return file.getvalue()
+    # Enlarged pixels are smaller without loss, photographs with it.
+    encoded = []
+    for lossless in (True, False):
+        file = io.BytesIO()
+        picture.save(file, format="WEBP", quality=75, method=2, lossless=lossless)
+        encoded.append(file.getvalue())
+    return min(encoded, key=len), picture.size
