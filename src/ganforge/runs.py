@@ -154,6 +154,11 @@ class RunFolder:
         found = self._yaml("overrides.yaml")
         return [str(word) for word in found] if isinstance(found, list) else []
 
+    @property
+    def asked_keys(self) -> list[str]:
+        """The settings that the command line named."""
+        return [word.partition("=")[0].lstrip("+~") for word in self.asked]
+
     @cached_property
     def settings(self) -> dict[str, Any]:
         """The configuration flat, by `flat`; of a run that failed before it had one, what was asked."""
@@ -512,7 +517,7 @@ def differing(runs: Sequence[RunFolder]) -> list[str]:
     command line comes first.
     """
     settings = [run.settings for run in runs if run.config] or [run.settings for run in runs]
-    asked = {word.partition("=")[0].lstrip("+~") for run in runs for word in run.asked}
+    asked = {key for run in runs for key in run.asked_keys}
     keys = dict.fromkeys(key for config in settings for key in config if _is_played(key))
     chosen: dict[str, str] = {}
     for key in keys:

@@ -282,8 +282,8 @@ def for_terminal(comparison: Comparison) -> str:
     shown = Table()
     for place, heading in enumerate(headings):
         shown.add_column(heading, justify="left" if place < 2 else "right", overflow="fold")
-    for row in rows:
-        shown.add_row(*row)
+    for name, *cells in rows:
+        shown.add_row(name.replace(", ", ",\n"), *cells)
     file = io.StringIO()
     width = shutil.get_terminal_size((160, 0)).columns
     Console(file=file, width=width, highlight=False, markup=False).print(shown)

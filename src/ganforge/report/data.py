@@ -83,6 +83,7 @@ class Collector:
         groups = {run.path: name for name, members in grouped(runs) for run in members}
         settings = [run.settings for run in runs]
         varying = differing(runs)
+        asked = {key for run in runs for key in run.asked_keys}
         whole = [run.settings for run in runs if run.config]
         shared = {k: v for k, v in (whole[0] if whole else {}).items() if all(_same(s, k, v) for s in whole)}
         sweeps = sorted({run.sweep for run in runs if run.sweep is not None})
@@ -110,6 +111,7 @@ class Collector:
             "runs": entries,
             "shared": {key: _plain(value) for key, value in shared.items()},
             "differing": varying,
+            "asked": [key for key in varying if key in asked],
             "better": {name: side for run in reversed(runs) for name, side in _sides(run).items()},
             "monitor": _commonest([run.monitor for run in runs if run.monitor]),
             "main": [name for name in (*LOSSES, SPEED) if name in counts],

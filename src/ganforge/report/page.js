@@ -65,6 +65,8 @@
   const figureName = (figure) => figure.slice(figure.indexOf("/") + 1);
   const bestOf = (run, figure) => (run.best[figure] ? run.best[figure][0] : null);
 
+  // What was varied on the command lines; without that, whatever differs.
+  const swept = () => (data.asked.length ? data.asked : data.differing);
   const settingKeys = () => unique([...Object.keys(data.shared), ...data.runs.flatMap((run) => Object.keys(run.settings))]);
   const bestFigures = () => unique(data.runs.flatMap((run) => Object.keys(run.best)));
   const finalFigures = () => unique(data.runs.flatMap((run) => Object.keys(run.scores)));
@@ -162,7 +164,7 @@
     $("filter-said").textContent = said.join("; ");
   }
 
-  // Names without the folders that all of them share, but for the last of these.
+  // Names without the folders that all of them share; where only a number would be left, the last of these stays.
   let prefix = 0;
   const short = (run) => run.name.slice(prefix);
 
@@ -170,7 +172,9 @@
     const names = data.runs.map((run) => run.name.split("/"));
     let same = 0;
     while (names.every((parts) => parts.length > same + 1 && parts[same] === names[0][same])) same += 1;
-    prefix = names[0].slice(0, Math.max(same - 1, 0)).join("/").length + (same > 1 ? 1 : 0);
+    const bare = names.every((parts) => parts.length === same + 1);
+    const left = names[0].slice(0, Math.max(bare ? same - 1 : same, 0));
+    prefix = left.length ? left.join("/").length + 1 : 0;
   }
 
   const drawn = () => visible.filter((run) => !view.hidden.has(run.path));
@@ -199,7 +203,7 @@
     const curves = bestFigures().filter((figure) => figureName(figure) === monitor);
     const columns = ["name", "state", "kimg", ...curves.map((figure) => `best:${figure}`)];
     if (monitor && data.runs.some((run) => monitor in run.scores)) columns.push(`final:${monitor}`);
-    columns.push("speed", "protocol", ...data.differing.slice(0, 8).map((key) => `set:${key}`));
+    columns.push("speed", "protocol", ...swept().slice(0, 8).map((key) => `set:${key}`));
     view.columns = columns;
     const first = columns.find((column) => column.startsWith("best:")) || columns.find((column) => column.startsWith("final:"));
     view.sort = first ? { column: first, descending: sideOf(first) === "higher" } : { column: "name", descending: false };
@@ -505,7 +509,7 @@
   function points() {
     const search = data.searches[Number(view.source)];
     if (view.source === plainRuns || !search) {
-      const keys = data.differing.filter((key) => key !== "seed" && key !== "total_kimg").slice(0, MOST_AXES);
+      const keys = swept().filter((key) => key !== "seed" && key !== "total_kimg").slice(0, MOST_AXES);
       return { search: null, keys, list: visible.map((run) => ({
         name: short(run), path: run.path, state: run.state, value: valueOf(run, view.objective),
         params: Object.fromEntries(keys.map((key) => [key, setting(run, key)])),
@@ -570,7 +574,7 @@
     return { log: false, place, marks: names.map((name) => [place(name), name]) };
   }
 
-  const SCALE = [[0, [253, 202, 38]], [0.33, [219, 92, 104]], [0.66, [140, 39, 143]], [1, [38, 60, 190]]];
+  const SCALE = [[0, [253, 202, 38]], [0.33, [219, 92, 104]], [0.66, [140, 39, 143]], [1, [64, 100, 235]]];
   function hue(share) {
     const next = Math.max(SCALE.findIndex(([at]) => at >= share), 1), [a, from] = SCALE[next - 1], [b, to] = SCALE[next];
     return `rgb(${from.map((x, i) => Math.round(x + ((to[i] - x) * (share - a)) / (b - a)))})`;
@@ -676,7 +680,7 @@
   // ---------------------------------------------------------------- one run
 
   function table(pairs) {
-    return el("table", {}, el("tbody", {}, ...pairs.map(([key, value]) => el("tr", {}, el("th", { scope: "row" }, key), el("td", {}, value instanceof Node ? value : format(value))))));
+    return el("table", {}, el("tbody", {}, ...pairs.filter(([, value]) => format(value) !== "").map(([key, value]) => el("tr", {}, el("th", { scope: "row" }, key), el("td", {}, format(value))))));
   }
 
   const folded = (title, content) => el("details", {}, el("summary", {}, title), content);
