@@ -70,7 +70,9 @@ def test_the_table_says_it_in_words(outputs: Path, ganforge: Any, monkeypatch: p
     assert "10.62 ± 1.4" in out
     assert "baseline" in out
     assert "4 ended" in out
-    assert "+11.4 [" in out
+    assert "+11.4 │" in out, "and its interval below"
+    monkeypatch.setenv("COLUMNS", "80")
+    assert all(len(line) <= 80 for line in ganforge("compare", "outputs").out.splitlines()[:-1])
 
 
 def test_another_baseline_and_other_figures(outputs: Path, ganforge: Any) -> None:

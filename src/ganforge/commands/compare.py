@@ -278,15 +278,23 @@ _LEGEND = (
 
 
 def for_terminal(comparison: Comparison) -> str:
+    """A table in which a group's settings stand under one another, as far as the terminal is wide enough for that."""
     headings, rows = _rows(comparison)
+    columns = shutil.get_terminal_size((160, 0)).columns
+    lines = [[row[0].replace(", ", ",\n"), *(cell.replace(" [", "\n[") for cell in row[1:])] for row in rows]
+    widths = [
+        max(len(part) for cell in (heading, *cells) for part in cell.split("\n"))
+        for heading, *cells in zip(headings, *lines, strict=True)
+    ]
+    room = columns - sum(width + 3 for width in widths[1:]) - 4
     shown = Table()
     for place, heading in enumerate(headings):
-        shown.add_column(heading, justify="left" if place < 2 else "right", overflow="fold")
-    for name, *cells in rows:
-        shown.add_row(name.replace(", ", ",\n"), *cells)
+        least = min(widths[0], room) if place == 0 and room > 12 else None
+        shown.add_column(heading, justify="left" if place < 2 else "right", overflow="fold", min_width=least)
+    for line in lines:
+        shown.add_row(*line)
     file = io.StringIO()
-    width = shutil.get_terminal_size((160, 0)).columns
-    Console(file=file, width=width, highlight=False, markup=False).print(shown)
+    Console(file=file, width=columns, highlight=False, markup=False).print(shown)
     return f"{file.getvalue()}{_LEGEND}\n"
 
 
