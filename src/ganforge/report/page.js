@@ -809,6 +809,7 @@
 
   async function follow() {
     try {
+      if (document.hidden) return;
       const answer = await fetch(`data.json?have=${encodeURIComponent(data.tag)}`, { cache: "no-store" });
       if (answer.status === 200) {
         const focused = document.activeElement && document.activeElement.closest("th,td") ? null : document.activeElement;
@@ -821,8 +822,9 @@
       $("live").textContent = `Live: as of ${data.made.slice(11, 19)}`;
     } catch {
       $("live").textContent = `The server has stopped; this is what it showed at ${data.made.slice(11, 19)}`;
+    } finally {
+      setTimeout(follow, 2000);
     }
-    setTimeout(follow, 2000);
   }
 
   if (data.live) {
