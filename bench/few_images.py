@@ -10,7 +10,6 @@ python bench/few_images.py [--data digits|mnist] [--root data] [--seeds 3] [--ki
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import subprocess
@@ -27,6 +26,7 @@ import torch
 
 from ganforge.datasets.digits import digits
 from ganforge.datasets.standard import mnist
+from ganforge.runs import RunFolder
 from header import header
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -86,21 +86,18 @@ def learn(data: str, help: str, seed: int, kimg: float, files: dict[str, Path], 
         f"out={scores}.json",
     )
     figures = json.loads(Path(f"{scores}.json").read_text())["scores"]
-    with (run / "metrics.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["overfitting/r_t"]]
-    with (run / "metrics.csv").open(newline="") as file:
-        controlled = [
-            row[key] for row in csv.DictReader(file) for key in row if key.endswith("_p") and row[key]
-        ]
-    curve = [[float(row["kimg"]), float(row["overfitting/r_v"])] for row in rows if row["overfitting/r_v"]]
-    late = [r_v for kimg, r_v in curve if kimg > 0.8 * curve[-1][0]]
+    curves = RunFolder(run).curves
+    r_v, r_t = curves["overfitting/r_v"], curves["overfitting/r_t"].values
+    controlled = [curves[key].values[-1] for key in curves if key.endswith("_p")]
+    curve = list(zip(r_v.kimg, r_v.values, strict=True))
+    late = [value for kimg, value in curve if kimg > 0.8 * curve[-1][0]]
     return {
         "fid": figures["fid"],
         "recall": figures["recall"],
         "r_v": mean(late),
-        "r_t": mean(float(row["overfitting/r_t"]) for row in rows[-len(rows) // 5 :]),
-        "p": float(controlled[-1]) if controlled else None,
-        "curve": [[round(kimg, 2), round(r_v, 3)] for kimg, r_v in curve],
+        "r_t": mean(r_t[-len(r_t) // 5 :]),
+        "p": controlled[-1] if controlled else None,
+        "curve": [[round(kimg, 2), round(value, 3)] for kimg, value in curve],
     }
 
 

@@ -32,6 +32,7 @@ SCRIPTS: dict[str, tuple[list[str], list[str]]] = {
     "time_to_quality": ([], ["--quick"]),
     "stacked_mnist": (["--kimg", "200"], ["--kimg", "2", "--width", "8", "--samples", "500"]),
     "resume": ([], ["--kills", "5"]),
+    "report": ([], ["--runs", "20", "--times", "2"]),
 }
 
 OWN_PAGES = ("zoo", "few_images")  # studies of hours, that write docs/zoo.md and docs/few_images.md

@@ -19,7 +19,6 @@ python bench/scaling.py [--rounds 5] [--kimg 4] [--only-counts] [WORD ...]
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import os
 import socket
@@ -41,6 +40,7 @@ import torch.multiprocessing
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from ganforge.runs import RunFolder
 from ganforge.training.callbacks.periodic import Periodic
 from ganforge.training.module import AdversarialModule
 from ganforge.training.run import Run
@@ -231,9 +231,8 @@ def measured(words: Sequence[str], ranks: int, kimg: float) -> float:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
-        with (Path(folder) / "run" / "metrics.csv").open(newline="") as file:
-            speeds = [row["train/images_per_second"] for row in csv.DictReader(file)]
-    return batch / statistics.median(float(speed) for speed in speeds[1:] if speed)
+        speeds = RunFolder(Path(folder) / "run").curves["train/images_per_second"].values
+    return batch / statistics.median(speeds[1:])
 
 
 def apart(words: Sequence[str], kimg: float) -> float:

@@ -11,7 +11,6 @@ ganforge zoo markdown=true out=docs/zoo.md
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import re
@@ -30,6 +29,7 @@ from PIL import Image
 
 from ganforge.commands import resolvers, schema
 from ganforge.commands.options import config_folder
+from ganforge.runs import RunFolder
 from header import header
 
 HERE = Path(__file__).resolve().parent
@@ -172,17 +172,16 @@ def train(words: list[str], seed: int, folder: Path) -> dict[str, Any]:
     )
     if done.returncode:
         raise RuntimeError(f"{' '.join(command[2:])}\n{done.stderr}")
-    scores = json.loads((folder / "scores.json").read_text())["scores"]
+    run = RunFolder(folder)
     sizes = re.search(r"generator ([\d,]+), discriminator ([\d,]+) parameters", done.stderr)
     assert sizes is not None
-    with (folder / "metrics.csv").open(newline="") as file:
-        speeds = [float(row["train/images_per_second"] or 0) for row in csv.DictReader(file)]
+    speeds = run.curves["train/images_per_second"].values
     return {
         "sizes": [int(size.replace(",", "")) for size in sizes.groups()],
-        "fid_real_halves": round(scores["fid_real_halves"], 4),
+        "fid_real_halves": round(run.scores["fid_real_halves"], 4),
         "scores": {
-            **{name: round(scores[key], 5) for name, key in FIGURES.items()},
-            "images_per_second": round(statistics.median(speed for speed in speeds if speed)),
+            **{name: round(run.scores[key], 5) for name, key in FIGURES.items()},
+            "images_per_second": round(statistics.median(speeds)),
             "cpu_seconds": round(float(done.stdout.split()[-1])),
         },
     }

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from ganforge.commands import resolvers, schema
 from ganforge.commands.help import COMMANDS, EXAMPLES
 from ganforge.commands.options import config_folder, options
-from ganforge.commands.shorthands import expand
+from ganforge.commands.shorthands import FLAGS, expand
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -96,6 +96,7 @@ def test_example_of_the_help_text_composes(command: str, own_folder: Path) -> No
 def compose(command: str, words: list[str], folder: Path) -> DictConfig:
     """The configuration of a command line; flags are looked at here, and a sweep stands for its first job."""
     overrides, sweep = [], "-m" in words
+    words = [FLAGS.get(command, {}).get(word, word) for word in words]
     words = [word for word in words if word not in ("-m", "--cfg", "job", "--help")]
     while words:
         word = words.pop(0)

@@ -16,7 +16,7 @@ from ganforge import __version__
 from ganforge.commands import resolvers, schema
 from ganforge.commands.help import COMMANDS, EXAMPLES, OWN_KEYS
 from ganforge.commands.options import config_folder
-from ganforge.commands.shorthands import expand
+from ganforge.commands.shorthands import FLAGS, expand
 
 CONF = Path(__file__).parents[2] / "conf"
 FILES = sorted(path for path in CONF.glob("*/**/*.yaml") if "hydra" not in path.relative_to(CONF).parts)
@@ -29,6 +29,8 @@ SCHEMAS = {
     "profile": schema.ProfileConfig,
     "zoo": schema.ZooConfig,
     "dashboard": schema.DashboardConfig,
+    "report": schema.ReportConfig,
+    "compare": schema.CompareConfig,
 }
 
 
@@ -105,6 +107,7 @@ def test_every_example_composes(command: str, example: str) -> None:
     for word in words:
         if word == "-m" or word.startswith("resume="):
             continue
+        word = FLAGS.get(command, {}).get(word, word)
         key, equals, value = word.partition("=")
         values = value.split(",") if "-m" in words and not value.startswith("[") else [value]
         jobs = [[*job, f"{key}{equals}{one}"] for job in jobs for one in values]
@@ -118,6 +121,7 @@ def test_the_composed_configuration_is_printed(ganforge: Any) -> None:
     for command in COMMANDS:
         bare = {"prepare": ("pictures", "source: pictures"), "zoo": ("digits", "name: digits")}
         bare["dashboard"] = ("project=faces", "project: faces")
+        bare |= dict.fromkeys(("report", "compare"), ("my_runs", "runs:\n- my_runs"))
         word, shown = bare.get(command, ("seed=11", "seed: 11"))
         outcome = ganforge(command, word, "--cfg", "job")
         assert outcome.code == 0

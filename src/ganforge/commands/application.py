@@ -16,6 +16,7 @@ from ganforge.commands.help import COMMANDS, command_help, overview
 from ganforge.commands.job_of_a_sweep import join_the_sweep, tell_the_sweep
 from ganforge.commands.lines import log_to_stderr
 from ganforge.commands.nearest import did_you_mean
+from ganforge.commands.shorthands import FLAGS, expand
 from ganforge.commands.slurm import join_step
 from ganforge.commands.started import comes_after_the_first, started_together
 
@@ -80,7 +81,8 @@ def _among_others(command: str) -> Iterator[None]:
 def _run(command: str, words: list[str]) -> int:
     """Runs the command, and says what went wrong."""
     try:
-        return _run_under_hydra(command, flags_last(command, words))
+        own = FLAGS.get(command, {})
+        return _run_under_hydra(command, flags_last(command, [own.get(word, word) for word in words]))
     except UserError as error:
         return _fail(str(error))
     except OSError as error:  # Hydra could not make the run's folder
@@ -107,8 +109,6 @@ def _run_under_hydra(command: str, overrides: list[str]) -> int:
         from ganforge.commands.run_folder import resume_overrides
 
         overrides = resume_overrides(overrides)
-    from ganforge.commands.shorthands import expand
-
     overrides = expand(command, overrides)
 
     def job(config: Any) -> Any:

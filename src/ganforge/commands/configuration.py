@@ -21,9 +21,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ganforge.commands import resolvers, schema
 from ganforge.commands.errors import RunFailedError, UserError
+from ganforge.commands.job_of_a_sweep import is_job_of_a_sweep
 from ganforge.commands.lines import log_to_stderr
 from ganforge.commands.nearest import did_you_mean
 from ganforge.commands.options import config_folder, options
+from ganforge.commands.run_folder import record_refusal
+from ganforge.runs import holds_a_run
 
 log = logging.getLogger("ganforge")
 
@@ -80,7 +83,14 @@ class _Checked:
                 raise UserError(f"there is no setting {key!r}{_nearest_key(key, self.command)}")
             return self.job(config)
         except (UserError, RunFailedError) as error:
-            _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
+            folder = Path(HydraConfig.get().runtime.output_dir)
+            if self.command == "train" and (
+                is_job_of_a_sweep() or HydraConfig.get().mode == RunMode.MULTIRUN
+            ):
+                if not holds_a_run(folder):
+                    record_refusal(folder, HydraConfig.get().overrides.task, str(error))
+            else:
+                _remove_if_empty(folder)
             stopped = isinstance(error, RunFailedError) and error.stopped
             if HydraConfig.get().mode != RunMode.MULTIRUN or stopped:
                 raise PastHydra(error) from error

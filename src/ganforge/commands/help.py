@@ -13,6 +13,8 @@ COMMANDS = {
     "sample": "make pictures from a checkpoint",
     "prepare": "bring a folder or ZIP of images to one size, as shards for more data than memory, or as a ZIP",
     "profile": "say where a round's time, memory and arithmetic go, for what train would run",
+    "report": "make a page about runs and sweeps, one HTML file or served live: figures, curves, samples, settings",
+    "compare": "hold runs against one another, seeds together: means, spreads, significance",
     "zoo": "list the recipes: paper, parts, parameters, data, expected and measured result",
     "dashboard": "make the project's workspace on Weights & Biases",
 }
@@ -99,6 +101,26 @@ EXAMPLES = {
         ("ganforge profile rounds=64 out=my_profile", "more rounds, into a folder of your choice"),
         ("ganforge profile -m fast.all=false,true", "before and after"),
     ],
+    "report": [
+        ("ganforge report", "all runs below outputs, in report.html"),
+        ("ganforge report outputs/digits/DATE_TIME_sweep out=sweep.html", "one sweep"),
+        ("ganforge report outputs/digits outputs/grid_gan title=Comparison", "several folders on one page"),
+        ("ganforge report --watch", "served on this machine, and up to date while runs train"),
+        ("ganforge report outputs/digits watch=true port=0", "one experiment, at any port that is free"),
+    ],
+    "compare": [
+        (
+            "ganforge compare outputs/digits/DATE_TIME_sweep",
+            "a sweep, a row for all seeds of a configuration",
+        ),
+        ("ganforge compare RUN_A RUN_B figures=[fid,recall]", "two runs by two figures"),
+        (
+            "ganforge compare outputs/digits baseline=outputs/digits/DATE_TIME",
+            "against one run's configuration",
+        ),
+        ("ganforge compare outputs/digits format=latex out=table.tex", "a table for a paper"),
+        ("ganforge compare outputs/digits format=csv", "every digit, for other programs"),
+    ],
     "zoo": [
         ("ganforge zoo", "every recipe"),
         ("ganforge zoo biggan_cifar10", "one, in full"),
@@ -129,10 +151,17 @@ OWN_KEYS = {
     "prepare": "source out format image_size channels num_classes resize skip_broken workers shard_mb",
     "zoo": "name markdown out",
     "dashboard": "project entity name group figure parameters out",
+    "report": "runs out title watch port",
+    "compare": "runs figures baseline confidence resamples seed format out",
 }
 OWN_KEYS["profile"] = OWN_KEYS["train"].removesuffix(" resume") + " warmup rounds out only largest_batch"
 
-BARE = {"prepare": "SOURCE out=PATH ", "zoo": "[NAME] "}  # what a usage line has before KEY=VALUE
+BARE = {
+    "prepare": "SOURCE out=PATH ",
+    "zoo": "[NAME] ",
+    "report": "[FOLDER ...] ",
+    "compare": "[FOLDER ...] ",
+}  # what a usage line has before KEY=VALUE
 
 
 def overview() -> str:

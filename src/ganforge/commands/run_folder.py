@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import datetime
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -11,11 +14,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from ganforge.commands.errors import UserError
+from ganforge.runs import Process
+
+log = logging.getLogger("ganforge")
 
 PACKAGES = [
     "ganforge",
@@ -72,21 +78,44 @@ def make_folder(folder: Path, key: str) -> None:
 
 
 def record_start(folder: Path, command_line: Sequence[str], seed: int) -> None:
-    """Adds this start, with versions, git commit, command line and seed, to run.json."""
+    """Adds this start, with versions, git commit, command line, seed and process, to run.json."""
     path = folder / "run.json"
     starts = json.loads(path.read_text())["starts"] if path.exists() else []
     starts.append(
         {
-            "time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "time": _now(),
             "command": list(command_line),
             "seed": seed,
             "python": platform.python_version(),
             "platform": platform.platform(),
             "versions": {name: _version(name) for name in PACKAGES},
             "git_commit": _git_commit(),
+            "process": dataclasses.asdict(Process.own()),
         }
     )
     _write_whole(path, json.dumps({"starts": starts}, indent=2) + "\n")
+
+
+def record_end(folder: Path, state: Literal["ended", "stopped", "failed"], reason: str) -> None:
+    """Adds how the last start ended, and why, to run.json; failure.txt says it of a run that did not end well."""
+    path = folder / "run.json"
+    try:
+        if state != "ended":
+            (folder / "failure.txt").write_text(reason + "\n")
+        if path.exists():
+            record = json.loads(path.read_text())
+            record["starts"][-1]["end"] = {"time": _now(), "state": state, "reason": reason}
+            _write_whole(path, json.dumps(record, indent=2) + "\n")
+    except (OSError, ValueError, LookupError) as error:  # the disk may be what failed
+        log.error("%s; %s could not be written: %s", reason, path, error)
+
+
+def record_refusal(folder: Path, overrides: Sequence[str], message: str) -> None:
+    """A sweep's job that did not come to its start leaves word in its folder too."""
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_whole(folder / "overrides.yaml", yaml.safe_dump(list(overrides)))
+        (folder / "failure.txt").write_text(message + "\n")
 
 
 def read_config(folder: Path) -> tuple[dict[str, Any], list[str]]:
@@ -112,6 +141,10 @@ def _write_whole(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text)
     os.replace(temporary, path)
+
+
+def _now() -> str:
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def _version(package: str) -> str | None:

@@ -175,6 +175,27 @@ class DashboardConfig:
 
 
 @dataclass
+class ReportConfig:
+    runs: list[str] = MISSING
+    out: str = MISSING
+    title: str | None = None
+    watch: bool = MISSING
+    port: int = MISSING
+
+
+@dataclass
+class CompareConfig:
+    runs: list[str] = MISSING
+    figures: list[str] | None = None
+    baseline: str | None = None
+    confidence: float = MISSING
+    resamples: int = MISSING
+    seed: int = MISSING
+    format: str = MISSING
+    out: str | None = None
+
+
+@dataclass
 class PrepareConfig:
     source: str | None = None
     out: str | None = None
@@ -197,3 +218,5 @@ def register() -> None:
     store.store(name="prepare_schema", node=PrepareConfig)
     store.store(name="zoo_schema", node=ZooConfig)
     store.store(name="dashboard_schema", node=DashboardConfig)
+    store.store(name="report_schema", node=ReportConfig)
+    store.store(name="compare_schema", node=CompareConfig)

@@ -11,6 +11,8 @@ from ganforge.commands.run_folder import quoted
 
 SIDES = ("generated", "real", "held_out")
 BARE = {"prepare": "source", "zoo": "name"}  # what a word without a key stands for
+BARE_LISTS = {"report": "runs", "compare": "runs"}  # and what several of them do
+FLAGS = {"report": {"--watch": "watch=true"}}  # settings that are also written as flags
 
 
 def expand(command: str, words: Sequence[str]) -> list[str]:
@@ -18,7 +20,8 @@ def expand(command: str, words: Sequence[str]) -> list[str]:
 
     stop.fid=20 is a key that is made as it is named; trainer.fast=true is fast.all=true, init=RUN is init.path=RUN, and
     metrics.extractor=digits metrics=digits; metrics.compute=[fid,kid] chooses from a group inside a group; real=cifar10
-    is data@real=cifar10; prepare's word without a key is its source, and zoo's a recipe's name.
+    is data@real=cifar10; prepare's word without a key is its source, zoo's a recipe's name, and those of report and
+    compare are folders.
 
     Raises:
         UserError: a side that is both a data set and a file here, or several sources.
@@ -26,6 +29,8 @@ def expand(command: str, words: Sequence[str]) -> list[str]:
     groups = options()
     if command in BARE:
         words = _with_bare_word(command, BARE[command], words)
+    if command in BARE_LISTS:
+        words = _with_bare_list(BARE_LISTS[command], words)
     named = any(word.startswith(("metrics=", "metrics.extractor=")) for word in words)
     return [_expand(command, word, groups, metrics_named=named) for word in words]
 
@@ -36,6 +41,13 @@ def _with_bare_word(command: str, key: str, words: Sequence[str]) -> list[str]:
     if len(bare) > 1:
         raise UserError(f"{command} takes one {key.upper()}, not {len(bare)}: {', '.join(bare)}")
     return [f"{key}={quoted(word)}" if word in bare else word for word in words[:flags]] + list(words[flags:])
+
+
+def _with_bare_list(key: str, words: Sequence[str]) -> list[str]:
+    flags = next((at for at, word in enumerate(words) if word.startswith("-")), len(words))
+    bare = [word for word in words[:flags] if "=" not in word or Path(word).exists()]
+    listed = [f"{key}=[{','.join(map(quoted, bare))}]"] if bare else []
+    return [*listed, *(word for word in words[:flags] if word not in bare), *words[flags:]]
 
 
 def _expand(command: str, word: str, groups: dict[str, list[str]], *, metrics_named: bool) -> str:

@@ -43,7 +43,7 @@ from ganforge.commands.held_out import held_out_data
 from ganforge.commands.job_of_a_sweep import is_job_of_a_sweep
 from ganforge.commands.processes import NothingToDoError, Team, end_a_starter_that_hangs, leading, sharing
 from ganforge.commands.resuming import last_checkpoint, load_resumed, resumed_settings
-from ganforge.commands.run_folder import command_line, quoted, record_start, write_config
+from ganforge.commands.run_folder import command_line, quoted, record_end, record_start, write_config
 from ganforge.commands.started import comes_after_the_first, started_together, was_restarted
 from ganforge.commands.transfer import start_from
 from ganforge.draws import derive_seed
@@ -145,7 +145,7 @@ def _lead(config: DictConfig, notice: slurm.Notice) -> dict[str, float]:
         seconds = _play(job, parts, info, team)
     if run.stop_signal is not None:
         message = f"stopped by {run.stop_signal.name} at {module.kimg:g} kimg; {_go_on(folder)}"
-        _note_failure(folder, message)
+        record_end(folder, "stopped", message)
         if (
             slurm.in_batch_job()
             and run.stop_signal in slurm.NOTICES
@@ -153,6 +153,7 @@ def _lead(config: DictConfig, notice: slurm.Notice) -> dict[str, float]:
         ):
             slurm.requeue()
         raise RunFailedError(message, 128 + run.stop_signal)
+    record_end(folder, "ended", run.ended_because or f"{module.kimg:g} kimg")
     _conclude(run, module, seconds)
     return run.final_scores
 
@@ -183,7 +184,7 @@ def follow() -> int:
         print(f"ganforge: process {os.environ['RANK']}:{said}", file=sys.stderr)
         if folder and isinstance(error, RunFailedError):
             message = f"the first process did no more; {_go_on(folder)}"
-            end_a_starter_that_hangs(_GRACE_SECONDS + 15, lambda: _note_failure(folder, message))
+            end_a_starter_that_hangs(_GRACE_SECONDS + 15, lambda: record_end(folder, "failed", message))
         return 1
     return 0
 
@@ -262,7 +263,7 @@ def _assemble(job: _Job, data: Any) -> _Parts:
 def _sharing(job: _Job) -> AbstractContextManager[Team]:
     def on_death(who: str) -> None:
         message = f"{who}; {_go_on(job.folder)}"
-        _note_failure(job.folder, message)
+        record_end(job.folder, "failed", message)
         print(f"ganforge: {message}", file=sys.stderr)
 
     return sharing(
@@ -356,16 +357,16 @@ def _play(job: _Job, parts: _Parts, info: RunInfo, team: Team) -> float:
             else "no checkpoint yet"
         )
         failure = f"{error} before {module.kimg:g} kimg ({before}); try a lower learning rate, clip_norm or a penalty"
-        _note_failure(run.folder, failure)
+        record_end(run.folder, "failed", failure)
         raise RunFailedError(failure) from error
     except OSError as error:
         failure = f"{error}; {_go_on(run.folder)}"
-        _note_failure(run.folder, failure)
+        record_end(run.folder, "failed", failure)
         raise RunFailedError(failure) from error
     except BaseException as error:
         lost = _lost(error, team, run)
         failure = f"{lost or f'{type(error).__name__}: {error}'}; {_go_on(run.folder)}"
-        _note_failure(run.folder, failure)
+        record_end(run.folder, "failed", failure)
         if lost:
             raise RunFailedError(failure) from error
         raise
@@ -385,13 +386,6 @@ def _lost(error: BaseException, team: Team, run: Run) -> str | None:
 
 def _go_on(folder: Path) -> str:
     return f"go on with: ganforge train resume={shlex.quote(str(folder))}"
-
-
-def _note_failure(folder: Path, message: str) -> None:
-    try:
-        (folder / "failure.txt").write_text(message + "\n")
-    except OSError:  # the disk may be what failed
-        log.error("%s", message)
 
 
 def _conclude(run: Run, module: AdversarialModule, seconds: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,13 @@ class Evaluation(Periodic):
                 _note(module, run, "final", run.final_scores, made_by)
             self._conclude(module, run, made_by)
         run.loggers.table("evaluations", run.evaluations, module.images_seen)
-        result: dict[str, Any] = {"scores": run.final_scores, "made_by": made_by}
+        result: dict[str, Any] = {
+            "scores": run.final_scores,
+            "made_by": made_by,
+            "better": dict(run.evaluator.figures),
+            "monitor": run.evaluator.monitor,
+            "curves": {_curve_name(place): made for place, made in enumerate(run.protocols)},
+        }
         if run.ended_because is not None:
             result["stopped"] = _stopped(module, run)
         if trainer.is_global_zero:
@@ -148,12 +155,17 @@ def _curve(run: Run, stamp: Stamp) -> str:
             log.warning(
                 "scores are made otherwise than before: their curves are val_%d/...", len(run.protocols)
             )
-    place = run.protocols.index(stamp["protocol"])
+    return _curve_name(run.protocols.index(stamp["protocol"]))
+
+
+def _curve_name(place: int) -> str:
     return f"val_{place + 1}" if place else "val"
 
 
 def _write(path: Path, scores: dict[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        path.write_text(json.dumps(scores, indent=2) + "\n")
+        temporary.write_text(json.dumps(scores, indent=2) + "\n")
+        os.replace(temporary, path)
     except OSError as error:
         log.warning("%s could not be written: %s", path, error)
