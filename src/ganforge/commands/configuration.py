@@ -23,7 +23,7 @@ from ganforge.commands import resolvers, schema
 from ganforge.commands.errors import RunFailedError, UserError
 from ganforge.commands.lines import log_to_stderr
 from ganforge.commands.nearest import did_you_mean
-from ganforge.commands.options import config_folder, options
+from ganforge.commands.options import SWEEPER, config_folder, options
 
 log = logging.getLogger("ganforge")
 
@@ -43,7 +43,7 @@ def run_with_hydra(command: str, job: Callable[[DictConfig], Any]) -> None:
     except PastHydra as carrier:
         raise carrier.error from carrier.error.__cause__
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain(error, command)) from error
+        raise UserError(_as_typed(explain(error, command))) from error
     except Exception as error:
         if type(error).__module__.startswith("submitit."):
             raise RunFailedError(f"a job of SLURM did not come to its end: {error}") from error
@@ -134,6 +134,11 @@ def explain(error: Exception, command: str) -> str:
     )
 
 
+def _as_typed(message: str) -> str:
+    """Hydra's sweeper is `sweep` on the command line."""
+    return message.replace("hydra.sweeper", "sweep").replace(SWEEPER, "sweep")
+
+
 def _explain_value(text: str, key: str) -> str | None:
     """For a key that is there and a value that does not fit it."""
     value = re.search(r"Value '(.*)' (?:of type|is not a valid)", text)
@@ -169,6 +174,7 @@ def _explain_missing_option(text: str) -> str:
     group, _, option = match.group(1).rpartition("/")
     if option.startswith("submitit"):
         return "hydra/launcher=slurm needs Hydra's submitit launcher: pip install 'ganforge[slurm]'"
+    group = group.replace(SWEEPER, "sweep")
     choices = options().get(group, [])
     group = group.replace("/", ".")  # as it is typed
     return f"there is no {group}={option}: {group} can be {', '.join(choices)}{did_you_mean(option, choices)}"

@@ -11,14 +11,16 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-SWEEP = "GANFORGE_SWEEP"  # the sweep's process id, and the number of the file that leads to it
+# The sweep's process id, the number of the file that leads to it, and whether the job was started before.
+SWEEP = "GANFORGE_SWEEP"
 _sweep: _Sweep | None = None
 
 
 class _Sweep:
     """The process that started this one: messages are lines of JSON, and each evaluation is answered by one."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, again: bool) -> None:
+        self.again = again
         self._channel = channel
         self._answers = channel.makefile("r", encoding="utf-8")
 
@@ -46,9 +48,9 @@ def join_the_sweep() -> None:
     if said is None:
         _sweep = None
         return
-    sweep, number = map(int, said.split(":"))
+    sweep, number, again = map(int, said.split(":"))
     os.set_inheritable(number, False)
-    _sweep = _Sweep(socket.socket(fileno=number))
+    _sweep = _Sweep(socket.socket(fileno=number), bool(again))
 
     def watch() -> None:
         while os.getppid() == sweep:
@@ -60,6 +62,11 @@ def join_the_sweep() -> None:
 
 def is_job_of_a_sweep() -> bool:
     return _sweep is not None
+
+
+def is_started_again() -> bool:
+    """Whether this process is a job that goes on with the run in its folder."""
+    return _sweep is not None and _sweep.again
 
 
 def tell_the_sweep(**result: Any) -> bool:

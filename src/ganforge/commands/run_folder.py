@@ -34,9 +34,9 @@ PACKAGES = [
 
 def write_config(folder: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
     """config.yaml: the resolved configuration; overrides.yaml: what was asked on the command line."""
-    _write_whole(folder / "overrides.yaml", yaml.safe_dump(list(overrides)))
+    write_whole(folder / "overrides.yaml", yaml.safe_dump(list(overrides)))
     # Last: a folder that holds config.yaml is a run's, and whole.
-    _write_whole(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+    write_whole(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
 
 
 def resume_overrides(words: Sequence[str]) -> list[str]:
@@ -86,7 +86,7 @@ def record_start(folder: Path, command_line: Sequence[str], seed: int) -> None:
             "git_commit": _git_commit(),
         }
     )
-    _write_whole(path, json.dumps({"starts": starts}, indent=2) + "\n")
+    write_whole(path, json.dumps({"starts": starts}, indent=2) + "\n")
 
 
 def read_config(folder: Path) -> tuple[dict[str, Any], list[str]]:
@@ -107,7 +107,7 @@ def read_config(folder: Path) -> tuple[dict[str, Any], list[str]]:
     return config, overrides
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """A resumed run rewrites these files: a full disk must not cost it the old ones."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text)

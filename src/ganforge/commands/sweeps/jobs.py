@@ -83,7 +83,6 @@ class Jobs:
         at_once: how many run at a time. Of several, each line that they print has the job's name in front.
         gpus: dealt out among several; a single one sees them all.
         program: what is run with a job's words.
-        on_signal: hears of a signal once it is handed on.
     """
 
     def __init__(
@@ -124,18 +123,19 @@ class Jobs:
         """How many more may be started now."""
         return 0 if self.seen else self.at_once - len(self._jobs)
 
-    def start(self, name: str, words: Sequence[str], gpus: int | None = 1) -> int:
+    def start(self, name: str, words: Sequence[str], gpus: int | None = 1, *, again: bool = False) -> int:
         """Starts `ganforge WORDS`, and returns its process id.
 
         Args:
             name: of this job among those that run.
             words: of the command line.
             gpus: how many it wants, None for all.
+            again: whether it goes on with the run that its folder holds.
         """
         ours, theirs = socket.socketpair()
         several = self.at_once > 1
         environment = {key: value for key, value in os.environ.items() if key not in _OF_SEVERAL}
-        environment[SWEEP] = f"{os.getpid()}:{theirs.fileno()}"
+        environment[SWEEP] = f"{os.getpid()}:{theirs.fileno()}:{int(again)}"
         mine = self._gpus.take(gpus) if several else []
         if mine:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(mine)

@@ -65,7 +65,9 @@ class SweepInProcesses(Launcher):
         words: dict[str, list[str]] = {}
         for number, overrides in enumerate(job_overrides, start=initial_job_idx):
             returns[str(number)] = self._job(number, list(overrides))
-            words[str(number)] = words_of_job(self._config, number, overrides, self._folder(returns[str(number)]))
+            words[str(number)] = words_of_job(
+                self._config, number, overrides, self._folder(returns[str(number)])
+            )
         with Jobs(self._n_jobs, gpus_here() if self._n_jobs > 1 else None) as jobs:
             stopped = self._play(jobs, words, returns)
         if stopped is not None:

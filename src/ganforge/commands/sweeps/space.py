@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
@@ -57,8 +58,9 @@ class Dimension:
         if isinstance(distribution, IntDistribution) and not distribution.log:
             return list(range(distribution.low, distribution.high + 1, distribution.step))
         if isinstance(distribution, FloatDistribution) and distribution.step is not None:
+            low, step = Decimal(str(distribution.low)), Decimal(str(distribution.step))
             count = round((distribution.high - distribution.low) / distribution.step) + 1
-            return [distribution.low + at * distribution.step for at in range(count)]
+            return [float(low + at * step) for at in range(count)]
         return None
 
 
@@ -167,16 +169,13 @@ def _dimension(key: str, override: Override, is_group: bool) -> Dimension:
 
 def _interval(sweep: IntervalSweep, log: bool) -> BaseDistribution:
     low, high = sweep.start, sweep.end
-    if isinstance(low, int) and isinstance(high, int) and "int" in _cast(sweep):
-        return IntDistribution(low, high, log=log)
     assert low is not None
     assert high is not None
+    if isinstance(low, int) and isinstance(
+        high, int
+    ):  # Hydra makes floats of them, unless int(...) is around
+        return IntDistribution(low, high, log=log)
     return FloatDistribution(float(low), float(high), log=log)
-
-
-def _cast(sweep: IntervalSweep) -> str:
-    """Hydra's parser makes floats of an interval's ends, unless int(...) is around it."""
-    return "int" if type(sweep.start) is int and type(sweep.end) is int else "float"
 
 
 def _range(sweep: RangeSweep, log: bool) -> BaseDistribution:
