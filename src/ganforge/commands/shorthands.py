@@ -25,7 +25,8 @@ def expand(command: str, words: Sequence[str]) -> list[str]:
 
     stop.fid=20 is a key that is made as it is named; trainer.fast=true is fast.all=true, init=RUN is init.path=RUN, and
     metrics.extractor=digits metrics=digits; metrics.compute=[fid,kid] chooses from a group inside a group; real=cifar10
-    is data@real=cifar10; sweep=optuna and sweep.KEY=... are Hydra's sweeper and its settings; prepare's word without a key is its source, and zoo's a recipe's name.
+    is data@real=cifar10; sweep=optuna and sweep.KEY=... are Hydra's sweeper and its settings; prepare's word without a
+    key is its source, and zoo's a recipe's name.
 
     Raises:
         UserError: a side that is both a data set and a file here, several sources, or another launcher than ours.

@@ -49,8 +49,8 @@ class Run:
         kept: monitored value and kimg of the checkpoints kept as best, best first.
         protocols: the protocols of evaluations, by id, in the order in which the run used them.
         paused_seconds: time spent on pictures, evaluation and checkpoints since the last log line.
-        goes_on: whether the run is worth going on with, asked after an evaluation with its figures and images seen; None
-            where nobody says so. With several ranks the first one's answer counts.
+        goes_on: whether the run is worth going on with, asked after an evaluation with its figures and images seen;
+            None where nobody says so. With several ranks the first one's answer counts.
         pruned: whether it was not: the run ends as it is, and can be resumed.
         played: images and seconds of training, without evaluation and pictures, over all its starts.
         ended_because: why the run ends before its total, by a target or for want of patience; None while it goes on.

@@ -1,4 +1,4 @@
-"""One driver of a search: it takes trials from the study, plays each as one or several jobs, and tells how they ended."""
+"""One driver of a search: it takes trials from the study, plays each as one or several jobs, and tells their ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ganforge.commands.errors import RunFailedError
 from ganforge.commands.sweeps import alive
 from ganforge.commands.sweeps.jobs import Ended, Evaluated, Jobs
 from ganforge.commands.sweeps.results import summary, write_trials
-from ganforge.commands.sweeps.space import Space
+from ganforge.commands.sweeps.space import Space, essential
 from ganforge.commands.sweeps.study import SharedStudy, Taken
 
 log = logging.getLogger("ganforge")
@@ -113,7 +113,7 @@ class Search:
         settings = self._settings(playing)
         folder = self._plan.folder / name
         before = _settings_in(folder)
-        if before is not None and sorted(before) != sorted(settings):
+        if before is not None and essential(before) != essential(settings):
             self._finish(playing, TrialState.FAIL, f"{folder} holds another run")
             return
         process = self._jobs.start(

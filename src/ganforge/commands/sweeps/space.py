@@ -113,12 +113,22 @@ class Space:
     def facts(self) -> dict[str, Any]:
         """As plain data, to tell whether two are the same."""
         return {
-            "fixed": sorted(self.fixed),
+            "settings": essential(self.fixed),
             "space": {
                 name: [distribution_to_json(each.distribution), *each.texts]
                 for name, each in sorted(self.dimensions.items())
             },
         }
+
+
+# What another machine, or a later start, may do otherwise.
+_FREE = ("trainer", "logger", "tags", "workers", "data.root", "callbacks.log", "callbacks.samples")
+
+
+def essential(words: Sequence[str]) -> list[str]:
+    """Those of a run's settings that its result depends on, sorted."""
+    keys = {word: word.lstrip("+~").partition("=")[0] for word in words}
+    return sorted(word for word in words if not any(f"{keys[word]}.".startswith(f"{key}.") for key in _FREE))
 
 
 def space_of(overrides: Sequence[Override], groups: Sequence[str] = ()) -> Space:
@@ -146,7 +156,7 @@ def space_of(overrides: Sequence[Override], groups: Sequence[str] = ()) -> Space
 def _dimension(key: str, override: Override, is_group: bool) -> Dimension:
     sweep = override.value()
     word = override.input_line
-    tags = getattr(sweep, "tags", set())
+    tags: set[str] = getattr(sweep, "tags", set())
     if tags - {"log"}:
         raise UserError(f"{word}: the only tag here is log, as in {key}=tag(log, interval(1e-5, 1e-2))")
     log = "log" in tags
@@ -157,10 +167,11 @@ def _dimension(key: str, override: Override, is_group: bool) -> Dimension:
             return Dimension(key, _range(sweep, log))
         if log:
             raise ValueError("tag(log, ...) is for an interval or a range")
-        values = list(override.sweep_iterator())
-        texts = tuple(override.sweep_string_iterator())
-        if isinstance(sweep, ChoiceSweep) and sweep.shuffle:  # the order means nothing to a search
-            values, texts = list(sweep.list), tuple(map(Override._get_value_element_as_str, sweep.list))
+        if isinstance(sweep, ChoiceSweep):  # whose order, if it is shuffled, means nothing to a search
+            values: list[Any] = list(sweep.list)
+        else:
+            values = list(override.sweep_iterator())
+        texts = tuple(Override._get_value_element_as_str(value) for value in values)
     except ValueError as error:
         raise UserError(f"{word}: {error}") from error
     plain = [_plain(value, text) for value, text in zip(values, texts, strict=True)]

@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 import sqlalchemy.exc
@@ -42,6 +42,7 @@ _BEAT_SECONDS = 10.0
 _ATTEMPTS = 20
 
 Values = list[float]
+Direction = Literal["minimize", "maximize"]
 
 
 @dataclass
@@ -81,7 +82,7 @@ class SharedStudy:
         self,
         storage: BaseStorage,
         name: str,
-        directions: Sequence[str],
+        directions: Sequence[Direction],
         n_trials: int,
         distributions: Mapping[str, BaseDistribution],
         sampler: Callable[[int], BaseSampler],
@@ -240,8 +241,9 @@ class SharedStudy:
         elif there != facts:
             for key in facts:
                 if there.get(key) != facts[key]:
+                    difference = _difference(there.get(key), facts[key])
                     raise UserError(
-                        f"the study {self.name!r} was begun with another {key}: {_difference(there.get(key), facts[key])}; "
+                        f"the study {self.name!r} was begun otherwise, {key}: {difference}; "
                         "sweep.study=... begins another one"
                     )
 
@@ -257,7 +259,7 @@ def _difference(there: Any, here: Any) -> str:
 
 
 def _create(
-    storage: BaseStorage, name: str, directions: Sequence[str], pruner: BasePruner, sampler: BaseSampler
+    storage: BaseStorage, name: str, directions: Sequence[Direction], pruner: BasePruner, sampler: BaseSampler
 ) -> optuna.Study:
     for attempt in range(_ATTEMPTS):
         try:
@@ -276,7 +278,7 @@ def _create(
         else:
             break
     there = [direction.name.lower() for direction in study.directions]
-    if there != list(directions):
+    if there != [str(direction) for direction in directions]:
         raise UserError(
             f"the study {name!r} was begun to {' and '.join(there)}, and this is to {' and '.join(directions)}; "
             "sweep.study=... begins another one"

@@ -30,13 +30,13 @@ from ganforge.commands.sweeps.launcher import check_n_jobs, refuse_what_cannot_b
 if TYPE_CHECKING:
     from ganforge.commands.sweeps.search import Plan
     from ganforge.commands.sweeps.space import Space
-    from ganforge.commands.sweeps.study import SharedStudy
+    from ganforge.commands.sweeps.study import Direction, SharedStudy
 
 log = logging.getLogger("ganforge")
 
 SPEED = "images_per_second"
 _TRIALS = 20
-_DIRECTIONS = {"lower": "minimize", "higher": "maximize"}
+_DIRECTIONS: dict[str, Direction] = {"lower": "minimize", "higher": "maximize"}
 
 
 class SearchWithOptuna(Sweeper):
@@ -122,7 +122,7 @@ class SearchWithOptuna(Sweeper):
 
         given = OmegaConf.to_container(self._settings["params"]) if self._settings["params"] else {}
         assert isinstance(given, dict)
-        words = [*(f"{key}={value}" for key, value in given.items()), *arguments]
+        words = [*(f"{key!s}={value}" for key, value in given.items()), *arguments]
         overrides = self._parsed(words)
         space = space_of(overrides, [each.key_or_group for each in overrides if self._is_group(each)])
         if not space.dimensions:
@@ -203,7 +203,7 @@ class SearchWithOptuna(Sweeper):
             )
         return plan, study
 
-    def _metrics(self, settings: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    def _metrics(self, settings: Mapping[str, Any]) -> tuple[list[str], list[Direction]]:
         """The figures to search by, and `minimize` or `maximize` for each."""
         evaluator = building.build(settings["metrics"], "metrics")
         asked = self._settings["metric"]

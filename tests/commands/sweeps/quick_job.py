@@ -1,0 +1,71 @@
+"""A job that takes no time: a process that reports, asks, is pruned, killed and started again as `ganforge train` is.
+
+Its figure is (x - 0.3)^2 plus what is left of 1 after some of 10 evaluations; it keeps what it has in its folder, and
+writes a line to `played.log` in the sweep's folder for each evaluation and for its end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+from ganforge.commands.job_of_a_sweep import goes_on, is_started_again, join_the_sweep, tell_the_sweep
+
+EVALUATIONS = 10
+
+join_the_sweep()
+overrides = [word for word in sys.argv[2:] if not word.startswith("hydra.")]
+settings = dict(word.lstrip("+").split("=", 1) for word in overrides)
+own = dict(word.split("=", 1) for word in sys.argv[2:] if word.startswith("hydra."))
+folder = Path(own["hydra.run.dir"].strip("'"))
+if (folder / "config.yaml").exists() and not is_started_again():
+    tell_the_sweep(error=f"{folder} already holds a run")
+    sys.exit(2)
+folder.mkdir(parents=True, exist_ok=True)
+(folder / "overrides.yaml").write_text(yaml.safe_dump(overrides))
+(folder / "config.yaml").write_text(yaml.safe_dump(settings))
+
+stopped = []
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda number, _: stopped.append(number))
+
+
+def log(what: str) -> None:
+    with (folder.parent / "played.log").open("a") as file:
+        file.write(f"{folder.name} {what}\n")
+
+
+x = float(settings.get("x", 0.5)) + float(settings.get("seed", 0)) / 100
+wish = settings.get("wish")
+if wish == "fail":
+    tell_the_sweep(error="a bad configuration")
+    sys.exit(2)
+if wish == "nan":
+    x = float("nan")
+progress = folder / "progress"
+done = int(progress.read_text()) if progress.exists() else 0
+while done < EVALUATIONS:
+    time.sleep(float(settings.get("pause", 0)))
+    if stopped:
+        tell_the_sweep(error=f"stopped by {signal.Signals(stopped[0]).name} at {done} kimg")
+        sys.exit(128 + stopped[0])
+    if wish == "die" and done == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if wish == "die_once" and done == 5 and not is_started_again():
+        os.kill(os.getpid(), signal.SIGKILL)
+    done += 1
+    progress.write_text(str(done))
+    log(f"evaluation {done}")
+    score = (x - 0.3) ** 2 + 1 - done / EVALUATIONS
+    if done < EVALUATIONS and not goes_on({"fid": score}, 1000 * done):
+        log("pruned")
+        tell_the_sweep(returned={"fid": score})
+        sys.exit(0)
+log("end")
+print("played", settings.get("x"))
+tell_the_sweep(returned={"fid": (x - 0.3) ** 2, "images_per_second": 100.0 * x})
