@@ -111,6 +111,8 @@ def _lead(config: DictConfig, notice: slurm.Notice) -> dict[str, float]:
     with user_errors():
         parts.check_callbacks()
         parts.restore(settings)
+    if is_started_again() and run.scored_at >= 0 and not goes_on(run.scores, run.scored_at):
+        return _result(run.scores, run)  # the sweep had no time to hear of it, or to say so
     # The others come in once all is checked, and what had to be downloaded is there.
     with _sharing(job) as team:
         team.ranks.from_first(job)

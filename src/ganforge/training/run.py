@@ -108,6 +108,7 @@ class Run:
             "class_counts": list(self.class_counts),
             "class_names": list(self.class_names),
             "scores": dict(self.scores),
+            "scored_at": self.scored_at,
             "final_scores": dict(self.final_scores),
             "best": dict(self.best),
             "kept": [list(pair) for pair in self.kept],
@@ -130,6 +131,7 @@ class Run:
         self.protocols = list(state["protocols"])
         if same_scores:
             self.scores, self.best = dict(state["scores"]), dict(state["best"])
+            self.scored_at = state.get("scored_at", -1)  # runs of before this was kept
             self.kept = [(value, kimg) for value, kimg in state["kept"]]
             if self.stopping and state["stopping"]:
                 self.stopping.load_state(state["stopping"])

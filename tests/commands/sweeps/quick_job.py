@@ -49,23 +49,30 @@ if wish == "nan":
     x = float("nan")
 progress = folder / "progress"
 done = int(progress.read_text()) if progress.exists() else 0
-while done < EVALUATIONS:
-    time.sleep(float(settings.get("pause", 0)))
+
+
+def is_worth_it() -> bool:
+    return done in (0, EVALUATIONS) or goes_on({"fid": score(x, done)}, 1000 * done)
+
+
+def score(x: float, done: int) -> float:
+    return (x - 0.3) ** 2 + 1 - done / EVALUATIONS
+
+
+while is_worth_it() and done < EVALUATIONS:
     if stopped:
         tell_the_sweep(error=f"stopped by {signal.Signals(stopped[0]).name} at {done} kimg")
         sys.exit(128 + stopped[0])
-    if wish == "die" and done == 5:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if wish == "die_once" and done == 5 and not is_started_again():
+    time.sleep(float(settings.get("pause", 0)))
+    if done == 5 and (wish == "die" or (wish == "die_once" and not is_started_again())):
         os.kill(os.getpid(), signal.SIGKILL)
     done += 1
     progress.write_text(str(done))
     log(f"evaluation {done}")
-    score = (x - 0.3) ** 2 + 1 - done / EVALUATIONS
-    if done < EVALUATIONS and not goes_on({"fid": score}, 1000 * done):
-        log("pruned")
-        tell_the_sweep(returned={"fid": score})
-        sys.exit(0)
+if done < EVALUATIONS:
+    log("pruned")
+    tell_the_sweep(returned={"fid": score(x, done)})
+    sys.exit(0)
 log("end")
 print("played", settings.get("x"))
 tell_the_sweep(returned={"fid": (x - 0.3) ** 2, "images_per_second": 100.0 * x})

@@ -114,9 +114,9 @@ class Jobs:
             self._handling.__exit__(None, None, None)
 
     @property
-    def names(self) -> list[str]:
-        """Of the jobs that run."""
-        return list(self._jobs)
+    def busy(self) -> bool:
+        """Whether a job runs, or something of one is still to be heard by `next`."""
+        return bool(self._jobs or self._events)
 
     @property
     def free(self) -> int:

@@ -79,7 +79,7 @@ class SweepInProcesses(Launcher):
         """Runs all of them; where one was stopped by a signal no other is started, and it is returned."""
         waiting = list(words)
         stopped: Ended | None = None
-        while jobs.names or (waiting and stopped is None and not jobs.seen):
+        while jobs.busy or (waiting and stopped is None and not jobs.seen):
             while waiting and jobs.free and stopped is None:
                 name = waiting.pop(0)
                 trainer = OmegaConf.select(returns[name].hydra_cfg, "trainer") or {}  # type: ignore[arg-type]

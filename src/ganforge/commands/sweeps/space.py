@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    IntervalSweep,
+    Override,
+    Quote,
+    QuotedString,
+    RangeSweep,
+)
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -17,6 +25,9 @@ from optuna.distributions import (
 )
 
 from ganforge.commands.errors import UserError
+
+# Words that are no number, no truth value and nothing.
+_BARE = re.compile(r"(?!(?:null|true|false|nan|inf)$)[a-z_][\w./-]*", re.IGNORECASE)
 
 Value = str | int | float | bool | None
 Point = Mapping[str, Value]
@@ -171,7 +182,7 @@ def _dimension(key: str, override: Override, is_group: bool) -> Dimension:
             values: list[Any] = list(sweep.list)
         else:
             values = list(override.sweep_iterator())
-        texts = tuple(Override._get_value_element_as_str(value) for value in values)
+        texts = tuple(map(_text, values))
     except ValueError as error:
         raise UserError(f"{word}: {error}") from error
     plain = [_plain(value, text) for value, text in zip(values, texts, strict=True)]
@@ -202,6 +213,15 @@ def _range(sweep: RangeSweep, log: bool) -> BaseDistribution:
     if log:
         raise ValueError("tag(log, range(...)) is for whole numbers; tag(log, interval(...)) has any")
     return FloatDistribution(float(values[0]), float(values[-1]), step=abs(float(sweep.step)))
+
+
+def _text(value: Any) -> str:
+    """A choice as Hydra takes it; a text that it would read otherwise is quoted."""
+    if isinstance(value, QuotedString):
+        value = value.text
+    if not isinstance(value, str):
+        return Override._get_value_element_as_str(value)
+    return value if _BARE.fullmatch(value) else QuotedString(value, Quote.single).with_quotes()
 
 
 def _plain(value: Any, text: str) -> Value:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import optuna
-import sqlalchemy.exc
+import sqlalchemy
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.pruners import BasePruner
@@ -146,7 +146,8 @@ class SharedStudy:
         """Whether a trial with this value after so many images is worth going on with, by the pruner."""
         if len(self.directions) > 1 or value != value:
             return True
-        self._update(taken, lambda: taken.trial.report(value, images_seen))
+        if images_seen not in self._storage.get_trial(taken.trial._trial_id).intermediate_values:
+            self._update(taken, lambda: taken.trial.report(value, images_seen))
         return not taken.trial.should_prune()
 
     def tell(self, taken: Taken, state: TrialState, values: Values | None = None) -> None:
@@ -301,7 +302,10 @@ def open_storage(where: str | None, folder: Path) -> BaseStorage:
     url = where.replace("postgresql://", "postgresql+psycopg://", 1)
     for attempt in range(_ATTEMPTS):
         try:
-            return RDBStorage(url, engine_kwargs=_engine(url))
+            storage = RDBStorage(url, engine_kwargs=_engine(url))
+            if url.startswith("sqlite"):
+                _lock_from_the_beginning(storage.engine)
+            return storage
         except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:
             way_out = (
                 "pip install 'ganforge[postgresql]'"
@@ -327,6 +331,17 @@ def _engine(url: str) -> dict[str, Any]:
     if url.startswith("sqlite"):
         return {"connect_args": {"timeout": 60}}  # seconds, in which another driver may write
     return {"pool_pre_ping": True}  # a server may have been restarted
+
+
+def _lock_from_the_beginning(engine: sqlalchemy.Engine) -> None:
+    """SQLite knows no SELECT ... FOR UPDATE: two transactions could both read that a trial waits, and both take it."""
+
+    def connect(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # Python would begin them by itself, without a lock
+
+    sqlalchemy.event.listen(engine, "connect", connect)
+    sqlalchemy.event.listen(engine, "begin", lambda begun: begun.exec_driver_sql("BEGIN IMMEDIATE"))
+    engine.dispose()  # connections of before
 
 
 def _journal(file: Path) -> BaseStorage:
