@@ -118,6 +118,8 @@ def explain(error: Exception, command: str) -> str:
         )
     if isinstance(error, MissingConfigException) or "Could not load '" in text:
         return _explain_missing_option(text)
+    if "does not support sweep type" in text:
+        return "interval(...) is for a search, sweep=optuna; -m alone runs every value of a list or of range(...)"
     full_key = re.search(r"full_key: (\S+)", text)
     unknown = re.search(r"Could not (?:override|delete)[^']*'([^']+)'", text)
     if not unknown and re.search(r"Key '[^']+' (?:is )?not in '", text):

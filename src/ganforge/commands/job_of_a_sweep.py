@@ -81,7 +81,9 @@ def goes_on(scores: Mapping[str, float], images_seen: int) -> bool:
     if _sweep is None:
         return True
     answer = _sweep.ask({"scores": dict(scores), "images_seen": images_seen})
-    if answer is None:  # the sweep is gone; when it is there again it hears of this evaluation, and of no later one
+    if (
+        answer is None
+    ):  # the sweep is gone; when it is there again it hears of this evaluation, and of no later one
         signal.raise_signal(signal.SIGTERM)
         return True
     return bool(answer["goes_on"])

@@ -50,7 +50,9 @@ def _sweep(key: str, value: str, groups: dict[str, list[str]]) -> str:
 
 def asks_for_a_sweep(command: str, words: Sequence[str]) -> bool:
     """Whether settings of a sweep are there, which go without saying -m."""
-    return command in ("train", "profile") and any(word.startswith(("sweep=", "sweep.")) for word in words)
+    return command in ("train", "profile") and any(
+        word.lstrip("+").startswith(("sweep=", "sweep.")) for word in words
+    )
 
 
 def _with_bare_word(command: str, key: str, words: Sequence[str]) -> list[str]:
@@ -69,8 +71,9 @@ def _expand(command: str, word: str, groups: dict[str, list[str]], *, metrics_na
         return f"++{word}"
     if command in ("train", "profile") and key == "init":
         return f"init.path={value}"
-    if command in ("train", "profile") and key.split(".")[0] == "sweep":
-        return _sweep(key, value, groups)
+    if asks_for_a_sweep(command, [word]):
+        plus = key[: len(key) - len(key.lstrip("+"))]
+        return plus + _sweep(key.lstrip("+"), value, groups)
     if key == "trainer.fast":
         return f"fast.all={value}"
     if key == "metrics.extractor" and value.isidentifier():

@@ -40,12 +40,15 @@ def log(what: str) -> None:
         file.write(f"{folder.name} {what}\n")
 
 
-x = float(settings.get("x", 0.5)) + float(settings.get("seed", 0)) / 100
-wish = settings.get("wish")
+x = (
+    float(settings.get("x") or settings.get("optimizer.generator.lr", 0.5))
+    + float(settings.get("seed", 0)) / 100
+)
+wish = settings.get("wish") or settings.get("name")  # a setting that every run has
 if wish == "fail":
     tell_the_sweep(error="a bad configuration")
     sys.exit(2)
-if wish == "nan":
+if wish == "no_number":
     x = float("nan")
 progress = folder / "progress"
 done = int(progress.read_text()) if progress.exists() else 0

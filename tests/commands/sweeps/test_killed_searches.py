@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-N_TRIALS = 12
+N_TRIALS = 8
 
 
 def read(folder: Path) -> list[dict[str, Any]]:

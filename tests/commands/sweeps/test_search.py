@@ -133,7 +133,7 @@ def test_a_pruned_point_is_not_repeated(search: Callable[..., SharedStudy], tmp_
 
 
 def test_trials_that_fail_do_not_end_a_search(search: Callable[..., SharedStudy], tmp_path: Path) -> None:
-    wishes = ["fail", "nan", "die", "die_once", "none"]
+    wishes = ["fail", "no_number", "die", "die_once", "none"]
     in_order = lambda number: InOrder({"wish": wishes}, number)  # noqa: E731
     search(words=["wish=" + ",".join(wishes)], n_trials=5, sampler=in_order)
     trials = read(tmp_path / "sweep")["trials"]

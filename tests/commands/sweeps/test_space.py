@@ -30,6 +30,8 @@ def parse(*words: str) -> Space:
         ("a=range(1,9,2)", IntDistribution(1, 7, step=2)),
         ("a=range(9,1,-2)", IntDistribution(3, 9, step=2)),
         ("a=range(0,1,0.25)", FloatDistribution(0, 0.75, step=0.25)),
+        ("a=range(0.1,0.9,0.2)", FloatDistribution(0.1, 0.7, step=0.2)),
+        ("a=range(0.9,0.1,-0.2)", FloatDistribution(0.3, 0.9, step=0.2)),
         ("a=tag(log, range(1,9))", IntDistribution(1, 8, log=True)),
         ("a=choice(x,2,0.5,true)", CategoricalDistribution(["x", 2, 0.5, True])),
         ("a=x,y", CategoricalDistribution(["x", "y"])),
@@ -50,6 +52,7 @@ def test_grammar(word: str, distribution: Any) -> None:
         ("a=tag(log, interval(0,1))", "a=tag(log, interval(0,1)): "),
         ("a=interval(1,0)", "a=interval(1,0): "),
         ("a=range(3,3)", "empty"),
+        ("a=1,nan", "nan and inf are no values"),
     ],
 )
 def test_what_cannot_be_searched_is_named(word: str, part: str) -> None:
@@ -66,7 +69,7 @@ def test_the_last_word_for_a_key_counts() -> None:
 
 
 TEXTS = st.text(st.characters(codec="ascii", exclude_categories=["C"]), min_size=1, max_size=8)
-CHOICES = st.one_of(st.integers(), st.floats(allow_nan=False), st.booleans(), TEXTS)
+CHOICES = st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.booleans(), TEXTS)
 
 
 @given(st.lists(CHOICES, min_size=2, max_size=4, unique_by=repr))

@@ -20,7 +20,8 @@ def experiment_of(
         base: the experiment that they are changes of, if any.
         title: said in the first comment.
     """
-    defaults: list[Any] = [base] if base else []
+    added: list[Any] = []
+    chosen: list[Any] = []
     values: dict[str, Any] = {}
     left_out: list[str] = []
     for override in overrides:
@@ -30,13 +31,21 @@ def experiment_of(
         elif key == "experiment":
             continue  # it is the base
         elif is_group(override):
-            added = "" if override.is_add() or override.is_force_add() else "override "
-            package = f"@{override.package}" if override.package else ""
-            defaults.append({f"{added}/{key}{package}": value})
+            group = f"/{key}" + (f"@{override.package}" if override.package else "")
+            if override.is_add() or override.is_force_add():
+                added.append({group: value})
+            else:
+                chosen.append({f"override {group}": value})
         else:
             _put(values, key.split("."), value)
     text = "# @package _global_\n" + "".join(f"# {line}\n" for line in title.splitlines())
-    parts: dict[str, Any] = {"defaults": [*defaults, "_self_"], **values}
+    defaults = [
+        *([base] if base else []),
+        *added,
+        *chosen,
+        "_self_",
+    ]  # Hydra wants what is overridden behind the rest
+    parts: dict[str, Any] = {"defaults": defaults, **values}
     return text + yaml.safe_dump(parts, sort_keys=False, allow_unicode=True), left_out
 
 

@@ -82,19 +82,19 @@ class Jobs:
     Args:
         at_once: how many run at a time. Of several, each line that they print has the job's name in front.
         gpus: dealt out among several; a single one sees them all.
-        program: what is run with a job's words.
+        program: what is run with a job's words; None for ganforge.
     """
 
     def __init__(
         self,
         at_once: int = 1,
         gpus: Gpus | None = None,
-        program: Sequence[str] = PROGRAM,
+        program: Sequence[str] | None = None,
     ) -> None:
         self.at_once = at_once
         self.seen: signal.Signals | None = None
         self._gpus = gpus or Gpus()
-        self._program = list(program)
+        self._program = list(program or PROGRAM)
         self._jobs: dict[str, _Job] = {}
         self._events: deque[Evaluated | Ended] = deque()
         self._selector = selectors.DefaultSelector()

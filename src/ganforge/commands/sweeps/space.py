@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -185,6 +186,8 @@ def _dimension(key: str, override: Override, is_group: bool) -> Dimension:
         texts = tuple(map(_text, values))
     except ValueError as error:
         raise UserError(f"{word}: {error}") from error
+    if any(isinstance(value, float) and not math.isfinite(value) for value in values):
+        raise UserError(f"{word}: nan and inf are no values to choose from")
     plain = [_plain(value, text) for value, text in zip(values, texts, strict=True)]
     return Dimension(key, CategoricalDistribution(plain), texts, is_group)
 
@@ -212,7 +215,12 @@ def _range(sweep: RangeSweep, log: bool) -> BaseDistribution:
         return IntDistribution(int(values[0]), int(values[-1]), log=log, step=1 if log else step)
     if log:
         raise ValueError("tag(log, range(...)) is for whole numbers; tag(log, interval(...)) has any")
-    return FloatDistribution(float(values[0]), float(values[-1]), step=abs(float(sweep.step)))
+    start, step = (
+        Decimal(str(sweep.start)),
+        Decimal(str(sweep.step)),
+    )  # as they are typed, and not as they are stored
+    ends = sorted((start, start + (len(values) - 1) * step))
+    return FloatDistribution(float(ends[0]), float(ends[1]), step=abs(float(step)))
 
 
 def _text(value: Any) -> str:

@@ -254,8 +254,10 @@ def _difference(there: Any, here: Any) -> str:
     if isinstance(there, Mapping) and isinstance(here, Mapping):
         there, here = [sorted(f"{k}: {v}" for k, v in each.items()) for each in (there, here)]
     if isinstance(there, list) and isinstance(here, list):
-        there = ", ".join(str(each) for each in there if each not in here) or "nothing else"
-        here = ", ".join(str(each) for each in here if each not in there) or "nothing else"
+        only = [
+            [str(each) for each in one if each not in other] for one, other in ((there, here), (here, there))
+        ]
+        there, here = (", ".join(each) or "nothing more" for each in only)
     return f"{there} there, and {here} here"
 
 
