@@ -117,7 +117,7 @@ SEARCH = ("sweep=optuna", "hydra.sweep.dir=sweep")
         ((*SEARCH, LR, "sweep.seeds=2", "seed=1,2"), ["sweep.seeds", "leave seed=..."]),
         (
             (*SEARCH, LR, "sweep.metric=fids", "metrics=digits"),
-            ["sweep.metric=fids: it can be fid,", "images_per_second"],
+            ["sweep.metric=fids: it can be fid,", "images_per"],
         ),
         ((*SEARCH, LR, "sweep.metric=fid_real_halves", "metrics=digits"), ["it can be fid,"]),
         ((*SEARCH, LR, "metrics=none"), ["sweep.metric=null: it can be images_per_second"]),

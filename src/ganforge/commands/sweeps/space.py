@@ -215,12 +215,9 @@ def _range(sweep: RangeSweep, log: bool) -> BaseDistribution:
         return IntDistribution(int(values[0]), int(values[-1]), log=log, step=1 if log else step)
     if log:
         raise ValueError("tag(log, range(...)) is for whole numbers; tag(log, interval(...)) has any")
-    start, step = (
-        Decimal(str(sweep.start)),
-        Decimal(str(sweep.step)),
-    )  # as they are typed, and not as they are stored
-    ends = sorted((start, start + (len(values) - 1) * step))
-    return FloatDistribution(float(ends[0]), float(ends[1]), step=abs(float(step)))
+    start, each = Decimal(str(sweep.start)), Decimal(str(sweep.step))  # as typed, and not as stored
+    ends = sorted((start, start + (len(values) - 1) * each))
+    return FloatDistribution(float(ends[0]), float(ends[1]), step=abs(float(each)))
 
 
 def _text(value: Any) -> str:
