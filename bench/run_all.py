@@ -34,7 +34,11 @@ SCRIPTS: dict[str, tuple[list[str], list[str]]] = {
     "resume": ([], ["--kills", "5"]),
 }
 
-OWN_PAGES = ("zoo", "few_images")  # studies of hours, that write docs/zoo.md and docs/few_images.md
+OWN_PAGES = (
+    "zoo",
+    "few_images",
+    "sweep",
+)  # studies of hours, that write docs/zoo.md, few_images.md and sweeps.json
 
 
 def summary(script: Path) -> str:
