@@ -86,6 +86,24 @@ def test_the_table_and_the_last_line_say_what_to_do(quick: Any) -> None:
     assert "[0_seed0] played" in outcome.out
 
 
+def test_a_space_in_a_file_of_the_users(quick: Any, tmp_path: Path) -> None:
+    """The command line has the last word on it."""
+    (tmp_path / "own" / "hydra" / "sweeper").mkdir(parents=True)
+    params = {
+        "loss": "hinge,wasserstein",
+        "optimizer.generator.lr": "tag(log, interval(1e-3, 1))",
+        "seed": "1,2",
+    }
+    text = yaml.safe_dump({"defaults": ["optuna", "_self_"], "n_trials": 2, "params": params})
+    (tmp_path / "own" / "hydra" / "sweeper" / "mine.yaml").write_text(text)
+    outcome = quick("--config-dir", "own", "sweep=mine", "seed=3")
+    assert outcome.code == 0, outcome.err
+    trials = read(tmp_path / "sweep")["trials"]
+    assert [set(trial["params"]) for trial in trials] == [{"loss", "optimizer.generator.lr"}] * 2
+    asked = yaml.safe_load((tmp_path / "sweep" / "1" / "overrides.yaml").read_text())
+    assert "seed=3" in asked
+
+
 def test_folders_are_those_of_the_study_unless_said_otherwise(train: Any) -> None:
     for words, folder in (
         (["sweep=optuna"], "outputs/digits/search_sweep"),

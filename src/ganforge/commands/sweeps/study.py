@@ -9,12 +9,13 @@ after a moment has it, and the other lets go.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +30,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from ganforge.commands.errors import UserError
+from ganforge.commands.errors import RunFailedError, UserError
 from ganforge.commands.secrets import shown, without_secrets
 from ganforge.commands.sweeps import alive
 
@@ -327,6 +328,21 @@ def open_storage(where: str | None, folder: Path) -> BaseStorage:
                 raise UserError(f"sweep.storage={shown(where)}: {without_secrets(said)}") from None
             time.sleep(random.uniform(0.05, 0.3))
     raise AssertionError("the last attempt returns or raises")
+
+
+@contextlib.contextmanager
+def storage_errors() -> Iterator[None]:
+    """
+    Raises:
+        RunFailedError: the study can no longer be read or written. The same command goes on when it can.
+    """
+    try:
+        yield
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, OSError) as error:
+        cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
+        said = str(getattr(cause, "orig", None) or cause or error).strip().splitlines()[0]
+        message = f"the study cannot be read or written any more: {without_secrets(said)}"
+        raise RunFailedError(f"{message}; the same command goes on with it") from None
 
 
 def _engine(url: str) -> dict[str, Any]:

@@ -75,6 +75,7 @@ class SearchWithOptuna(Sweeper):
     def _search(self, arguments: list[str]) -> Any:
         from ganforge.commands.sweeps.results import show
         from ganforge.commands.sweeps.search import Search
+        from ganforge.commands.sweeps.study import storage_errors
 
         refuse_what_cannot_be_swept(arguments)
         self._check()
@@ -84,7 +85,7 @@ class SearchWithOptuna(Sweeper):
         plan, study = self._plan(space, config, folder)
         n_jobs = self._settings["n_jobs"]
         log.info("study %s: %d trials in %s", study.name, study.n_trials, folder)
-        with Jobs(n_jobs, gpus_here() if n_jobs > 1 else None) as jobs:
+        with Jobs(n_jobs, gpus_here() if n_jobs > 1 else None) as jobs, storage_errors():
             try:
                 Search(plan, study, jobs).run()
             finally:
