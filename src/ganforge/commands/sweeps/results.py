@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,8 +33,13 @@ def write_trials(path: Path, study: SharedStudy, sampler: str, plan: Plan) -> No
         "n_trials": study.n_trials,
         "trials": [_facts(trial, plan) for trial in study.trials()],
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(result, indent=1) + "\n")
+    write_among_others(path, json.dumps(result, indent=1) + "\n")
+
+
+def write_among_others(path: Path, text: str) -> None:
+    """A whole file at any time, also where several drivers write it at once."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    temporary.write_text(text)
     os.replace(temporary, path)
 
 

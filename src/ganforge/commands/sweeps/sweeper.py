@@ -20,7 +20,7 @@ from ganforge.commands import building
 from ganforge.commands.configuration import PastHydra, plain
 from ganforge.commands.errors import RunFailedError, UserError
 from ganforge.commands.lines import log_to_stderr_too
-from ganforge.commands.run_folder import make_folder, write_whole
+from ganforge.commands.run_folder import make_folder
 from ganforge.commands.secrets import keep_secret, shown
 from ganforge.commands.sweeps.best import experiment_of
 from ganforge.commands.sweeps.gpus import gpus_here, wanted_by
@@ -237,6 +237,8 @@ class SearchWithOptuna(Sweeper):
 
     def _write_best(self, plan: Plan, study: SharedStudy) -> None:
         """`experiment/best.yaml` in the sweep's folder; with several metrics one for each point of the front."""
+        from ganforge.commands.sweeps.results import write_among_others
+
         for trial in study.best():
             words = plan.space.words(trial.params)
             name = "best" if len(plan.metrics) == 1 else f"best_{trial.number}"
@@ -246,7 +248,7 @@ class SearchWithOptuna(Sweeper):
             text, left_out = experiment_of(self._parsed(words), self._is_group, base, f"{title}: {figures}.")
             folder = plan.folder / "experiment"
             make_folder(folder, "hydra.sweep.dir")
-            write_whole(folder / f"{name}.yaml", text)
+            write_among_others(folder / f"{name}.yaml", text)
             if left_out:
                 log.warning(
                     "%s leaves out %s, which no experiment can say",
