@@ -198,10 +198,8 @@ def test_runs_without_a_study_are_not_taken_for_its_own(quick: Any, tmp_path: Pa
 )
 def test_an_experiment_says_what_the_command_line_said(words: list[str], tmp_path: Path) -> None:
     overrides = OverridesParser.create().parse_overrides(words)
-    base = None if "~experiment" in words else "digits"
-    base = next((w.split("=")[1] for w in words if w.startswith("experiment=")), base)
-    text, left_out = experiment_of(overrides, is_group, base, "The best.")
-    assert left_out == [word for word in words if word == "~experiment"]
+    text, left_out = experiment_of(overrides, is_group, "digits", "The best.")
+    assert left_out == []
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "best.yaml").write_text(text)
     schema.register()
@@ -211,6 +209,15 @@ def test_an_experiment_says_what_the_command_line_said(words: list[str], tmp_pat
         search = f"hydra.searchpath=['file://{tmp_path}']"
         best = compose(config_name="train", overrides=[search, "experiment=best"])
     assert OmegaConf.to_container(best) == OmegaConf.to_container(asked)
+
+
+def test_what_an_experiment_cannot_say_is_told() -> None:
+    overrides = OverridesParser.create().parse_overrides(
+        ["~callbacks.samples", "experiment=grid_gan", "seed=1"]
+    )
+    text, left_out = experiment_of(overrides, is_group, "digits", "One.\nTwo.")
+    assert left_out == ["~callbacks.samples"]
+    assert text == "# @package _global_\n# One.\n# Two.\ndefaults:\n- grid_gan\n- _self_\nseed: 1\n"
 
 
 def is_group(override: Override) -> bool:

@@ -17,7 +17,7 @@ def experiment_of(
     Args:
         overrides: of the command line, none of them with several values.
         is_group: whether one chooses a part.
-        base: the experiment that they are changes of, if any.
+        base: the experiment that they are changes of where they name no other.
         title: said in the first comment.
     """
     added: list[Any] = []
@@ -26,10 +26,10 @@ def experiment_of(
     left_out: list[str] = []
     for override in overrides:
         key, value = override.key_or_group, override.value()
-        if override.is_delete():
+        if key == "experiment":
+            base = None if override.is_delete() else str(value)
+        elif override.is_delete():
             left_out.append(str(override.input_line))
-        elif key == "experiment":
-            continue  # it is the base
         elif is_group(override):
             group = f"/{key}" + (f"@{override.package}" if override.package else "")
             if override.is_add() or override.is_force_add():

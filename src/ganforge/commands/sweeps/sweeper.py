@@ -239,6 +239,7 @@ class SearchWithOptuna(Sweeper):
         """`experiment/best.yaml` in the sweep's folder; with several metrics one for each point of the front."""
         from ganforge.commands.sweeps.results import write_among_others
 
+        folder = plan.folder / "experiment"
         for trial in study.best():
             words = plan.space.words(trial.params)
             name = "best" if len(plan.metrics) == 1 else f"best_{trial.number}"
@@ -246,7 +247,6 @@ class SearchWithOptuna(Sweeper):
             figures = ", ".join(f"{m} {v:.5g}" for m, v in zip(plan.metrics, trial.values, strict=True))
             base = self._config.hydra.runtime.choices.get("experiment")
             text, left_out = experiment_of(self._parsed(words), self._is_group, base, f"{title}: {figures}.")
-            folder = plan.folder / "experiment"
             make_folder(folder, "hydra.sweep.dir")
             write_among_others(folder / f"{name}.yaml", text)
             if left_out:
@@ -257,7 +257,8 @@ class SearchWithOptuna(Sweeper):
                 )
             if len(plan.metrics) == 1:
                 log.info("the best again: ganforge train --config-dir %s experiment=best", plan.folder)
-                return
+                return  # and not another one that is as good
+            log.info("of the front: ganforge train --config-dir %s experiment=%s", plan.folder, name)
 
 
 @contextlib.contextmanager
