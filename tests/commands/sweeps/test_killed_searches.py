@@ -57,7 +57,7 @@ def test_a_search_that_is_killed_five_times_ends_as_one_that_is_not(
     for kill in range(5):
         driver = start_driver(n_trials=N_TRIALS, words=words)
         # Not before it has begun: at least one trial is done between two kills.
-        until = time.monotonic() + 60
+        until = time.monotonic() + 180
         while len(finished(tmp_path / "sweep")) < min(kill + 1, N_TRIALS - 1) and driver.poll() is None:
             assert time.monotonic() < until
             time.sleep(0.01)
@@ -68,7 +68,7 @@ def test_a_search_that_is_killed_five_times_ends_as_one_that_is_not(
         assert now[: len(before)] == before  # nothing of what was finished changed
         before = now
     last = start_driver(n_trials=N_TRIALS, words=words)
-    _, err = last.communicate(timeout=60)
+    _, err = last.communicate(timeout=240)
     assert last.returncode == 0, err
     assert read(tmp_path / "sweep")[: len(before)] == before
     check(tmp_path / "sweep", uninterrupted=tmp_path / "once")
@@ -86,7 +86,7 @@ def test_two_drivers_of_which_one_is_killed_play_exactly_what_was_asked(
         "words": ["x=interval(0,1)", "+pause=0.03"],
     }
     drivers = [start_driver(**settings) for _ in range(2)]
-    until = time.monotonic() + 60
+    until = time.monotonic() + 180
     while len(finished(tmp_path / "sweep")) < 3:
         assert time.monotonic() < until
         time.sleep(0.01)
@@ -94,7 +94,7 @@ def test_two_drivers_of_which_one_is_killed_play_exactly_what_was_asked(
     drivers[0].wait()
     drivers.append(start_driver(**settings))
     for driver in drivers[1:]:
-        _, err = driver.communicate(timeout=90)
+        _, err = driver.communicate(timeout=240)
         assert driver.returncode == 0, err
     check(tmp_path / "sweep")
 
@@ -105,16 +105,16 @@ def test_a_search_that_is_stopped_goes_on_at_once_elsewhere(
 ) -> None:
     words = ["x=interval(0,1)", "+pause=0.05"]
     first = start_driver(n_trials=4, n_jobs=2, words=words)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 180
     while not (tmp_path / "sweep" / "1" / "progress").exists():
         assert time.monotonic() < until
         time.sleep(0.01)
     first.send_signal(number)
-    _, err = first.communicate(timeout=30)
+    _, err = first.communicate(timeout=240)
     assert first.returncode == 128 + number
     assert f"the search is stopped by {number.name}; the same command goes on with it" in err
     assert {trial["state"] for trial in read(tmp_path / "sweep")} == {"running"}
     second = start_driver(n_trials=4, n_jobs=2, words=words)
-    _, err = second.communicate(timeout=60)
+    _, err = second.communicate(timeout=240)
     assert second.returncode == 0, err
     check(tmp_path / "sweep", n_trials=4)
