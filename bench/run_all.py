@@ -35,7 +35,11 @@ SCRIPTS: dict[str, tuple[list[str], list[str]]] = {
     "report": ([], ["--runs", "20", "--times", "2"]),
 }
 
-OWN_PAGES = ("zoo", "few_images")  # studies of hours, that write docs/zoo.md and docs/few_images.md
+OWN_PAGES = (
+    "zoo",
+    "few_images",
+    "sweep",
+)  # studies of hours, that write docs/zoo.md, few_images.md and sweeps.json
 
 
 def summary(script: Path) -> str:

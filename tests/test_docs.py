@@ -14,12 +14,14 @@ import hydra
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from ganforge.commands import resolvers, schema
 from ganforge.commands.help import COMMANDS, EXAMPLES
 from ganforge.commands.options import config_folder, options
 from ganforge.commands.shorthands import FLAGS, expand
+from ganforge.commands.sweeps.space import space_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -95,7 +97,7 @@ def test_example_of_the_help_text_composes(command: str, own_folder: Path) -> No
 
 def compose(command: str, words: list[str], folder: Path) -> DictConfig:
     """The configuration of a command line; flags are looked at here, and a sweep stands for its first job."""
-    overrides, sweep = [], "-m" in words
+    overrides = []
     words = [FLAGS.get(command, {}).get(word, word) for word in words]
     words = [word for word in words if word not in ("-m", "--cfg", "job", "--help")]
     while words:
@@ -103,13 +105,14 @@ def compose(command: str, words: list[str], folder: Path) -> DictConfig:
         if word == "--config-dir":
             overrides.append(f"hydra.searchpath=['file://{folder / words.pop(0)}']")
         else:
-            overrides.append(re.sub(r"=([^\[,]+),.*", r"=\1", word) if sweep else word)
+            overrides.append(word)
     assert not [word for word in overrides if word.startswith("-")], "a flag that this test does not know"
     schema.register()
     resolvers.register()
     GlobalHydra.instance().clear()
+    space = space_of(OverridesParser.create().parse_overrides(expand(command, overrides)))
     with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return hydra.compose(config_name=command, overrides=expand(command, overrides))
+        return hydra.compose(config_name=command, overrides=space.words(space.first()))
 
 
 def slug(heading: str) -> str:

@@ -1,7 +1,23 @@
-"""Where Hydra looks for launchers."""
+"""Where Hydra looks for launchers and sweepers."""
 
-from ganforge.commands.sweep import SweepInProcesses
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+from ganforge.commands.sweeps.launcher import SweepInProcesses
+from ganforge.commands.sweeps.sweeper import SearchWithOptuna
 
 
 class Processes(SweepInProcesses):
+    """See there."""
+
+
+class Grid(BasicSweeper):
+    """Hydra's own: every combination of the values. How many jobs run at a time is the launcher's to know."""
+
+    def __init__(self, n_jobs: int, **settings: Any) -> None:
+        super().__init__(**settings)
+
+
+class Search(SearchWithOptuna):
     """See there."""

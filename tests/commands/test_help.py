@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ganforge import __version__
 from ganforge.commands import resolvers, schema
-from ganforge.commands.help import COMMANDS, EXAMPLES, OWN_KEYS
-from ganforge.commands.options import config_folder
+from ganforge.commands.help import COMMANDS, EXAMPLES, OWN_KEYS, SWEEP_KEYS
+from ganforge.commands.options import config_folder, options
 from ganforge.commands.shorthands import FLAGS, expand
+from ganforge.commands.sweeps.space import space_of
 
 CONF = Path(__file__).parents[2] / "conf"
 FILES = sorted(path for path in CONF.glob("*/**/*.yaml") if "hydra" not in path.relative_to(CONF).parts)
@@ -94,6 +97,17 @@ def test_a_command_lists_its_own_settings_and_its_examples(command: str, ganforg
     assert len(EXAMPLES[command]) >= 5
 
 
+def test_the_settings_of_a_search_are_listed(ganforge: Any) -> None:
+    listed = ganforge("train", "--help").out
+    search = yaml.safe_load((CONF / "hydra" / "sweeper" / "optuna.yaml").read_text())
+    settings = {key for key in search if not key.startswith("_")} - {"defaults"}
+    assert set(SWEEP_KEYS.split()) == settings
+    assert all(f"sweep.{key}" in listed for key in settings)
+    for group in ("sweeper", "sweeper/sampler", "sweeper/pruner"):
+        names = sorted(path.stem for path in (CONF / "hydra" / group).glob("*.yaml"))
+        assert groups_in(listed)[group.replace("sweeper", "sweep").replace("/", ".")] == names
+
+
 ALL_EXAMPLES = [(command, example) for command in EXAMPLES for example, _ in EXAMPLES[command]]
 
 
@@ -103,18 +117,13 @@ def test_every_example_composes(command: str, example: str) -> None:
     assert (program, named) == ("ganforge", command)
     schema.register()
     resolvers.register()
-    jobs: list[list[str]] = [[]]
-    for word in words:
-        if word == "-m" or word.startswith("resume="):
-            continue
-        word = FLAGS.get(command, {}).get(word, word)
-        key, equals, value = word.partition("=")
-        values = value.split(",") if "-m" in words and not value.startswith("[") else [value]
-        jobs = [[*job, f"{key}{equals}{one}"] for job in jobs for one in values]
+    words = [FLAGS.get(command, {}).get(word, word) for word in words]
+    overrides = expand(command, [word for word in words if word != "-m" and not word.startswith("resume=")])
+    space = space_of(OverridesParser.create().parse_overrides(overrides), list(options()))
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        for job in jobs if len(jobs) < 3 else (jobs[0], jobs[-1]):
-            compose(config_name=command, overrides=expand(command, job))
+        for point in list(space.corners())[-2:]:
+            compose(config_name=command, overrides=space.words(point))
 
 
 def test_the_composed_configuration_is_printed(ganforge: Any) -> None:

@@ -16,7 +16,8 @@ from ganforge.commands.help import COMMANDS, command_help, overview
 from ganforge.commands.job_of_a_sweep import join_the_sweep, tell_the_sweep
 from ganforge.commands.lines import log_to_stderr
 from ganforge.commands.nearest import did_you_mean
-from ganforge.commands.shorthands import FLAGS, expand
+from ganforge.commands.secrets import keep_secrets_of, without_secrets
+from ganforge.commands.shorthands import FLAGS, asks_for_a_sweep, expand
 from ganforge.commands.slurm import join_step
 from ganforge.commands.started import comes_after_the_first, started_together
 
@@ -27,9 +28,13 @@ HYDRA_FLAGS = {
 }
 
 
+_MODES = {"-m", "--multirun", "-r", "--run", "-c", "--cfg", "-i", "--info", "--hydra-help"}
+
+
 def main() -> int:
     """Runs the command in sys.argv; returns the exit code: 0, 2 for the user's mistakes, 1 for a run that failed."""
     words = sys.argv[1:]
+    keep_secrets_of(words)
     log_to_stderr()
     join_the_sweep()
     if not words or words[0] in ("-h", "--help", "help"):
@@ -109,6 +114,8 @@ def _run_under_hydra(command: str, overrides: list[str]) -> int:
         from ganforge.commands.run_folder import resume_overrides
 
         overrides = resume_overrides(overrides)
+    if asks_for_a_sweep(command, overrides) and not _MODES & {w.split("=")[0] for w in overrides}:
+        overrides = [*overrides, "-m"]
     overrides = expand(command, overrides)
 
     def job(config: Any) -> Any:
@@ -180,5 +187,6 @@ def _fail(message: str) -> int:
 
 
 def _say(message: str) -> None:
+    message = without_secrets(message)
     if not tell_the_sweep(error=message):
         print(f"ganforge: {message}", file=sys.stderr)

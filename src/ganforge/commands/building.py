@@ -92,6 +92,11 @@ def _takes(target: Any, word: str) -> bool:
     return word in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
+def parameters_of(node: Mapping[str, Any], key: str) -> list[str]:
+    """The names of what the class or function takes that a node describes."""
+    return list(inspect.signature(target_of(node, key)).parameters)
+
+
 def refuse_untrusted(config: Any, where: str, trust: Sequence[str] = ()) -> None:
     """A checkpoint from a stranger must not run code: its targets are ours, or the user's by name.
 

@@ -24,7 +24,7 @@ from ganforge.commands.errors import RunFailedError, UserError
 from ganforge.commands.job_of_a_sweep import is_job_of_a_sweep
 from ganforge.commands.lines import log_to_stderr
 from ganforge.commands.nearest import did_you_mean
-from ganforge.commands.options import config_folder, options
+from ganforge.commands.options import SWEEPER, config_folder, options
 from ganforge.commands.run_folder import record_refusal
 from ganforge.runs import holds_a_run
 
@@ -46,7 +46,7 @@ def run_with_hydra(command: str, job: Callable[[DictConfig], Any]) -> None:
     except PastHydra as carrier:
         raise carrier.error from carrier.error.__cause__
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain(error, command)) from error
+        raise UserError(_as_typed(explain(error, command))) from error
     except Exception as error:
         if type(error).__module__.startswith("submitit."):
             raise RunFailedError(f"a job of SLURM did not come to its end: {error}") from error
@@ -128,6 +128,8 @@ def explain(error: Exception, command: str) -> str:
         )
     if isinstance(error, MissingConfigException) or "Could not load '" in text:
         return _explain_missing_option(text)
+    if "does not support sweep type" in text:
+        return "interval(...) is for a search, sweep=optuna; -m alone runs every value of a list or of range(...)"
     full_key = re.search(r"full_key: (\S+)", text)
     unknown = re.search(r"Could not (?:override|delete)[^']*'([^']+)'", text)
     if not unknown and re.search(r"Key '[^']+' (?:is )?not in '", text):
@@ -142,6 +144,11 @@ def explain(error: Exception, command: str) -> str:
     return _explain_value(text, full_key.group(1) if full_key else "") or "; ".join(
         line for line in lines if not line.startswith("object_type")
     )
+
+
+def _as_typed(message: str) -> str:
+    """Hydra's sweeper is `sweep` on the command line."""
+    return message.replace("hydra.sweeper", "sweep").replace(SWEEPER, "sweep")
 
 
 def _explain_value(text: str, key: str) -> str | None:
@@ -179,6 +186,7 @@ def _explain_missing_option(text: str) -> str:
     group, _, option = match.group(1).rpartition("/")
     if option.startswith("submitit"):
         return "hydra/launcher=slurm needs Hydra's submitit launcher: pip install 'ganforge[slurm]'"
+    group = group.replace(SWEEPER, "sweep")
     choices = options().get(group, [])
     group = group.replace("/", ".")  # as it is typed
     return f"there is no {group}={option}: {group} can be {', '.join(choices)}{did_you_mean(option, choices)}"

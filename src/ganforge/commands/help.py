@@ -26,6 +26,11 @@ EXAMPLES = {
         ("ganforge train data=image_folder data.root=my_pictures data.image_size=64", "your own pictures"),
         ("ganforge train -m loss=hinge,wasserstein,relativistic seed=0,1,2", "a sweep: nine runs"),
         (
+            "ganforge train sweep=optuna sweep.n_trials=40 sweep.n_jobs=2 loss=hinge,wasserstein "
+            "'optimizer.generator.lr=tag(log,interval(1e-4,1e-2))'",
+            "a search: 40 runs, two at a time, by their FID; the same command goes on with it",
+        ),
+        (
             "ganforge train init=RUN data=image_folder data.root=few freeze_discriminator=2",
             "from another run's weights",
         ),
@@ -162,6 +167,9 @@ BARE = {
     "report": "[FOLDER ...] ",
     "compare": "[FOLDER ...] ",
 }  # what a usage line has before KEY=VALUE
+SWEEP_KEYS = "n_trials n_jobs seeds metric study storage seed dead_after_seconds params"
+
+BARE = {"prepare": "SOURCE out=PATH ", "zoo": "[NAME] "}  # what a usage line has before KEY=VALUE
 
 
 def overview() -> str:
@@ -197,6 +205,7 @@ def command_help(command: str) -> str:
         f"ganforge {command}: {COMMANDS[command]}\n\n"
         f"usage: ganforge {command} {BARE.get(command, '')}[KEY=VALUE ...] [-m]\n\n"
         + textwrap.fill(f"Settings: {OWN_KEYS[command].replace(' ', ', ')}", 118, subsequent_indent=" " * 10)
+        + (_of_a_sweep() if command == "train" else "")
         + (
             "\n\nfast.all=true takes every setting for speed that is safe for the device: docs/speed.md"
             if fast
@@ -208,6 +217,12 @@ def command_help(command: str) -> str:
         f"The grammar is Hydra's: GROUP=OPTION chooses a part, KEY.SUBKEY=VALUE sets a number in it, -m sweeps over\n"
         f"comma-separated values. ganforge {command} --cfg job prints everything that can be set."
     )
+
+
+def _of_a_sweep() -> str:
+    keys = ", ".join(f"sweep.{key}" for key in SWEEP_KEYS.split())
+    text = f"Of a sweep (-m, sweep=grid): sweep.n_jobs; of a search (sweep=optuna): {keys}: docs/sweeps.md"
+    return "\n\n" + textwrap.fill(text, 118, subsequent_indent=" " * 10)
 
 
 def _examples(examples: list[tuple[str, str]]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 
+from ganforge.commands.secrets import without_secrets
+
 log = logging.getLogger("ganforge")
 
 
@@ -17,9 +19,14 @@ def log_to_stderr() -> None:
     logging.getLogger("hydra").setLevel(logging.CRITICAL)  # what it logs, it also raises
 
 
+def log_to_stderr_too(name: str) -> None:
+    """What a library logs under this name is said as what we say."""
+    logging.getLogger(name).handlers[:] = log.handlers
+
+
 class _Formatter(logging.Formatter):
-    """Plain lines; a warning says that it is one."""
+    """Plain lines, without passwords; a warning says that it is one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = record.getMessage()
+        text = without_secrets(record.getMessage())
         return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"

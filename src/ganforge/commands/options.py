@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+SWEEPER = "hydra/sweeper"  # the group that is typed as `sweep`
+
 
 def options() -> dict[str, list[str]]:
-    """The names of every group's options, read off conf/; a group inside another is named GROUP/INNER."""
+    """The names of every group's options, read off conf/; a group inside another is named GROUP/INNER.
+
+    Of Hydra's own groups there is the one that is ours: `sweep`.
+    """
     top = config_folder()
-    groups = sorted(
-        path for path in top.rglob("*") if path.is_dir() and top / "hydra" not in (path, *path.parents)
-    )
+    folders = {path.relative_to(top).as_posix(): path for path in sorted(top.rglob("*")) if path.is_dir()}
+    groups = {
+        name.replace(SWEEPER, "sweep", 1): path
+        for name, path in folders.items()
+        if name.split("/")[0] != "hydra" or name.startswith(SWEEPER)
+    }
     return {
-        group.relative_to(top).as_posix(): sorted(file.stem for file in group.glob("*.yaml"))
-        for group in groups
+        group: sorted(file.stem for file in path.glob("*.yaml")) for group, path in sorted(groups.items())
     }
 
 

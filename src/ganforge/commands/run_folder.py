@@ -40,9 +40,9 @@ PACKAGES = [
 
 def write_config(folder: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
     """config.yaml: the resolved configuration; overrides.yaml: what was asked on the command line."""
-    _write_whole(folder / "overrides.yaml", yaml.safe_dump(list(overrides)))
+    write_whole(folder / "overrides.yaml", yaml.safe_dump(list(overrides)))
     # Last: a folder that holds config.yaml is a run's, and whole.
-    _write_whole(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+    write_whole(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
 
 
 def resume_overrides(words: Sequence[str]) -> list[str]:
@@ -93,19 +93,19 @@ def record_start(folder: Path, command_line: Sequence[str], seed: int) -> None:
             "process": dataclasses.asdict(Process.own()),
         }
     )
-    _write_whole(path, json.dumps({"starts": starts}, indent=2) + "\n")
+    write_whole(path, json.dumps({"starts": starts}, indent=2) + "\n")
 
 
-def record_end(folder: Path, state: Literal["ended", "stopped", "failed"], reason: str) -> None:
+def record_end(folder: Path, state: Literal["ended", "pruned", "stopped", "failed"], reason: str) -> None:
     """Adds how the last start ended, and why, to run.json; failure.txt says it of a run that did not end well."""
     path = folder / "run.json"
     try:
-        if state != "ended":
+        if state not in ("ended", "pruned"):
             (folder / "failure.txt").write_text(reason + "\n")
         if path.exists():
             record = json.loads(path.read_text())
             record["starts"][-1]["end"] = {"time": _now(), "state": state, "reason": reason}
-            _write_whole(path, json.dumps(record, indent=2) + "\n")
+            write_whole(path, json.dumps(record, indent=2) + "\n")
     except (OSError, ValueError, LookupError) as error:  # the disk may be what failed
         log.error("%s; %s could not be written: %s", reason, path, error)
 
@@ -114,7 +114,7 @@ def record_refusal(folder: Path, overrides: Sequence[str], message: str) -> None
     """A sweep's job that did not come to its start leaves word in its folder too."""
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        _write_whole(folder / "overrides.yaml", yaml.safe_dump(list(overrides)))
+        write_whole(folder / "overrides.yaml", yaml.safe_dump(list(overrides)))
         (folder / "failure.txt").write_text(message + "\n")
 
 
@@ -136,7 +136,7 @@ def read_config(folder: Path) -> tuple[dict[str, Any], list[str]]:
     return config, overrides
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """A resumed run rewrites these files: a full disk must not cost it the old ones."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text)

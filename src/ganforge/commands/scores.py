@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from ganforge.evaluation.evaluator import Evaluator
-from ganforge.evaluation.stamp import Stamp
+if TYPE_CHECKING:
+    from ganforge.evaluation.evaluator import Evaluator
+    from ganforge.evaluation.stamp import Stamp
 
 ARROWS = {"lower": "↓", "higher": "↑", "neither": ""}
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ganforge.commands.errors import UserError
-from ganforge.commands.options import options
+from ganforge.commands.options import SWEEPER, options
 from ganforge.commands.run_folder import quoted
 
 SIDES = ("generated", "real", "held_out")
@@ -15,17 +15,27 @@ BARE_LISTS = {"report": "runs", "compare": "runs"}  # and what several of them d
 FLAGS = {"report": {"--watch": "watch=true"}}  # settings that are also written as flags
 
 
+_SEVERAL = "sweep.n_jobs=2 runs several jobs at a time, each a process of its own with its own GPU"
+NOT_OURS = {  # whose jobs share a process, or need a cluster's own server
+    "hydra/launcher=joblib": _SEVERAL,
+    "hydra/launcher=ray": f"{_SEVERAL}; several machines share the study of sweep=optuna, or take hydra/launcher=slurm",
+}
+
+
 def expand(command: str, words: Sequence[str]) -> list[str]:
     """The words with our shorthands spelled out.
 
     stop.fid=20 is a key that is made as it is named; trainer.fast=true is fast.all=true, init=RUN is init.path=RUN, and
     metrics.extractor=digits metrics=digits; metrics.compute=[fid,kid] chooses from a group inside a group; real=cifar10
-    is data@real=cifar10; prepare's word without a key is its source, zoo's a recipe's name, and those of report and
-    compare are folders.
+    is data@real=cifar10; sweep=optuna and sweep.KEY=... are Hydra's sweeper and its settings; prepare's word without a
+    key is its source, zoo's a recipe's name, and those of report and compare are folders.
 
     Raises:
-        UserError: a side that is both a data set and a file here, or several sources.
+        UserError: a side that is both a data set and a file here, several sources, or another launcher than ours.
     """
+    for word in words:
+        if word in NOT_OURS:
+            raise UserError(f"{word} is not for ganforge: {NOT_OURS[word]} (docs/sweeps.md)")
     groups = options()
     if command in BARE:
         words = _with_bare_word(command, BARE[command], words)
@@ -33,6 +43,20 @@ def expand(command: str, words: Sequence[str]) -> list[str]:
         words = _with_bare_list(BARE_LISTS[command], words)
     named = any(word.startswith(("metrics=", "metrics.extractor=")) for word in words)
     return [_expand(command, word, groups, metrics_named=named) for word in words]
+
+
+def _sweep(key: str, value: str, groups: dict[str, list[str]]) -> str:
+    """`sweep=optuna` and `sweep.sampler=cmaes` choose, and `sweep.n_jobs=2` sets."""
+    if key.replace(".", "/") in groups:
+        return f"{key.replace('.', '/').replace('sweep', SWEEPER, 1)}={value}"
+    return f"{key.replace('sweep', SWEEPER.replace('/', '.'), 1)}={value}"
+
+
+def asks_for_a_sweep(command: str, words: Sequence[str]) -> bool:
+    """Whether settings of a sweep are there, which go without saying -m."""
+    return command in ("train", "profile") and any(
+        word.lstrip("+").startswith(("sweep=", "sweep.")) for word in words
+    )
 
 
 def _with_bare_word(command: str, key: str, words: Sequence[str]) -> list[str]:
@@ -58,6 +82,9 @@ def _expand(command: str, word: str, groups: dict[str, list[str]], *, metrics_na
         return f"++{word}"
     if command in ("train", "profile") and key == "init":
         return f"init.path={value}"
+    if asks_for_a_sweep(command, [word]):
+        plus = key[: len(key) - len(key.lstrip("+"))]
+        return plus + _sweep(key.lstrip("+"), value, groups)
     if key == "trainer.fast":
         return f"fast.all={value}"
     if key == "metrics.extractor" and value.isidentifier():

@@ -40,7 +40,7 @@ from ganforge.commands.checks import (
 from ganforge.commands.configuration import plain
 from ganforge.commands.errors import RunFailedError, UserError, user_errors
 from ganforge.commands.held_out import held_out_data
-from ganforge.commands.job_of_a_sweep import is_job_of_a_sweep
+from ganforge.commands.job_of_a_sweep import goes_on, is_job_of_a_sweep, is_started_again
 from ganforge.commands.processes import NothingToDoError, Team, end_a_starter_that_hangs, leading, sharing
 from ganforge.commands.resuming import last_checkpoint, load_resumed, resumed_settings
 from ganforge.commands.run_folder import command_line, quoted, record_end, record_start, write_config
@@ -79,7 +79,7 @@ _GRACE_SECONDS = 30.0  # for the loggers to close
 
 
 def train(config: DictConfig) -> dict[str, float]:
-    """One run, or one job of a multirun. Returns the final scores.
+    """One run, or one job of a multirun. Returns the final scores, and `images_per_second` of training.
 
     Raises:
         UserError: anything the user can put right, before training starts.
@@ -97,7 +97,7 @@ def train(config: DictConfig) -> dict[str, float]:
 def _lead(config: DictConfig, notice: slurm.Notice) -> dict[str, float]:
     folder = Path(HydraConfig.get().runtime.output_dir)
     if config.resume is None and (folder / "config.yaml").exists():
-        if not (slurm.was_requeued() or was_restarted()):
+        if not (slurm.was_requeued() or was_restarted() or is_started_again()):
             raise UserError(
                 f"{folder} already holds a run: resume={folder} goes on with it, hydra.run.dir=... makes another"
             )
@@ -111,17 +111,21 @@ def _lead(config: DictConfig, notice: slurm.Notice) -> dict[str, float]:
     if config.resume is not None:
         settings = resumed_settings(settings, folder)
     checkpoint = last_checkpoint(folder) if config.resume is not None else None
-    job = _Job(settings, folder, checkpoint)
+    job = _Job(settings, folder, checkpoint, reports=is_job_of_a_sweep())
     parts = _assemble(job, data)
     job.chosen = parts.chosen
     module, run, state = parts.module, parts.run, parts.state
+    run.goes_on = goes_on if job.reports else None
     images_seen = state["clock"]["images_seen"] if state else 0
     if state and _has_ended(state, run, settings):
         log.info("%s has ended; total_kimg=... larger, or another stop.KEY, goes on", folder)
-        return dict(state["ganforge"]["final_scores"])
+        run.restore(state["ganforge"], same_scores=False)
+        return _result(state["ganforge"]["final_scores"], run)
     with user_errors():
         parts.check_callbacks()
         parts.restore(settings)
+    if is_started_again() and run.scored_at >= 0 and not goes_on(run.scores, run.scored_at):
+        return _result(run.scores, run)  # the sweep had no time to hear of it, or to say so
     # The others come in once all is checked, and what had to be downloaded is there.
     with _sharing(job) as team:
         team.ranks.from_first(job)
@@ -153,9 +157,15 @@ def _lead(config: DictConfig, notice: slurm.Notice) -> dict[str, float]:
         ):
             slurm.requeue()
         raise RunFailedError(message, 128 + run.stop_signal)
-    record_end(folder, "ended", run.ended_because or f"{module.kimg:g} kimg")
+    record_end(folder, "pruned" if run.pruned else "ended", run.ended_because or f"{module.kimg:g} kimg")
     _conclude(run, module, seconds)
-    return run.final_scores
+    return _result(run.final_scores, run)
+
+
+def _result(scores: Mapping[str, float], run: Run) -> dict[str, float]:
+    """The final scores, and the speed that they were had at."""
+    speed = run.images_per_second
+    return {**scores, **({} if speed is None else {"images_per_second": speed})}
 
 
 def follow() -> int:
@@ -175,6 +185,9 @@ def follow() -> int:
             parts.restore(job.settings)
             parts.run.evaluator.prepare(data, _place(job.settings["trainer"], team), parts.run.held_out)
             parts.run.signal_seen = notice.seen
+            parts.run.goes_on = (
+                (lambda *_: True) if job.reports else None
+            )  # the first process's answer counts
             _fit(job, parts, team)
     except NothingToDoError:
         return 0
@@ -195,12 +208,14 @@ class _Job:
 
     Attributes:
         chosen: what the first process does for speed; None before it has chosen, by its device and free memory.
+        reports: whether the first process reports evaluations to a sweep, which may end the run.
     """
 
     settings: dict[str, Any]
     folder: Path
     checkpoint: Path | None
     chosen: fast.Fast | None = None
+    reports: bool = False
 
 
 @dataclass
@@ -389,6 +404,9 @@ def _go_on(folder: Path) -> str:
 
 
 def _conclude(run: Run, module: AdversarialModule, seconds: float) -> None:
+    if run.pruned:
+        log.info("%s", _go_on(run.folder))
+        return
     log.info("done: %g kimg in %.0f s", module.kimg, seconds)
     if run.final_scores:
         made_by = run.evaluator.name

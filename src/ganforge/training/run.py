@@ -7,7 +7,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -50,6 +50,10 @@ class Run:
         protocols: the protocols of evaluations, by id, in the order in which the run used them.
         evaluations: a row for each evaluation: curve, kimg, number of samples, protocol and figures.
         paused_seconds: time spent on pictures, evaluation and checkpoints since the last log line.
+        goes_on: whether the run is worth going on with, asked after an evaluation with its figures and images seen;
+            None where nobody says so. With several ranks the first one's answer counts.
+        pruned: whether it was not: the run ends as it is, and can be resumed.
+        played: images and seconds of training, without evaluation and pictures, over all its starts.
         ended_because: why the run ends before its total, by a target or for want of patience; None while it goes on.
         stop_signals: those that ask the run to stop at the end of a round.
         patient: whether a second one is left unheard instead of ending the process at once: a scheduler sends several.
@@ -76,6 +80,9 @@ class Run:
     protocols: list[str] = field(default_factory=list)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     paused_seconds: float = 0.0
+    goes_on: Callable[[Mapping[str, float], int], bool] | None = None
+    pruned: bool = False
+    played: tuple[int, float] = (0, 0.0)
     ended_because: str | None = None
     stop_signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
     patient: bool = False
@@ -89,6 +96,12 @@ class Run:
         """Wall-clock time of the run up to now, over all its starts."""
         return self._seconds_before + time.perf_counter() - self._started
 
+    @property
+    def images_per_second(self) -> float | None:
+        """Speed over the whole run; None before anything of it was logged."""
+        images, seconds = self.played
+        return images / seconds if seconds > 0 else None
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of the run, as plain data."""
         return {
@@ -97,12 +110,14 @@ class Run:
             "class_counts": list(self.class_counts),
             "class_names": list(self.class_names),
             "scores": dict(self.scores),
+            "scored_at": self.scored_at,
             "final_scores": dict(self.final_scores),
             "best": dict(self.best),
             "kept": [list(pair) for pair in self.kept],
             "protocols": list(self.protocols),
             "evaluations": [dict(row) for row in self.evaluations],
             "seconds": self.seconds,
+            "played": list(self.played),
             "ended_because": self.ended_because,
             "stopping": self.stopping.state() if self.stopping else {},
         }
@@ -114,10 +129,13 @@ class Run:
             same_scores: whether this process scores as that one did; else its scores compare with nothing here.
         """
         self._seconds_before = state["seconds"]
+        images, seconds = state.get("played", (0, 0.0))  # runs of before this was kept
+        self.played = images, seconds
         self.protocols = list(state["protocols"])
         self.evaluations = [dict(row) for row in state.get("evaluations", [])]
         if same_scores:
             self.scores, self.best = dict(state["scores"]), dict(state["best"])
+            self.scored_at = state.get("scored_at", -1)  # runs of before this was kept
             self.kept = [(value, kimg) for value, kimg in state["kept"]]
             if self.stopping and state["stopping"]:
                 self.stopping.load_state(state["stopping"])
@@ -131,7 +149,7 @@ class Run:
 
     def ends(self, images_seen: int) -> bool:
         """Whether the round that ended at `images_seen` is this process's last one."""
-        return self.finishes(images_seen) or self.stop_signal is not None
+        return self.finishes(images_seen) or self.stop_signal is not None or self.pruned
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:

@@ -72,10 +72,7 @@ class Evaluation(Periodic):
         run.loggers.metrics({f"{curve}/{k}": value for k, value in run.scores.items()}, module.images_seen)
         _note(module, run, curve, run.scores, stamp)
         run.loggers.summary({f"last/{name}": value for name, value in run.scores.items()})
-        if run.stopping is not None:
-            run.ended_because = run.stopping.reason(run.scores, module.kimg)
-        if run.ended_because is not None:
-            log.info("%s after %.0f s: the run ends at %g kimg", run.ended_because, run.seconds, module.kimg)
+        self._decide(module, run)
         made_by, run.final_scores = stamp, run.scores
         if run.finishes(module.images_seen):
             if many != few:
@@ -93,10 +90,22 @@ class Evaluation(Periodic):
             "monitor": run.evaluator.monitor,
             "curves": {_curve_name(place): made for place, made in enumerate(run.protocols)},
         }
-        if run.ended_because is not None:
+        if run.ended_because is not None or run.pruned:
             result["stopped"] = _stopped(module, run)
         if trainer.is_global_zero:
             _write(run.folder / "scores.json", result)
+
+    def _decide(self, module: AdversarialModule, run: Run) -> None:
+        """Whether the run ends here, before its total."""
+        if run.stopping is not None:
+            run.ended_because = run.stopping.reason(run.scores, module.kimg)
+        if run.ended_because is not None:
+            log.info("%s after %.0f s: the run ends at %g kimg", run.ended_because, run.seconds, module.kimg)
+        elif run.goes_on is not None and not run.reached_total(module.images_seen):
+            run.pruned = not Ranks.current().from_first(run.goes_on(run.scores, module.images_seen))
+            if run.pruned:
+                log.info("pruned: others are better at %g kimg", module.kimg)
+                run.loggers.summary({f"stop/{key}": value for key, value in _stopped(module, run).items()})
 
     def _score(self, module: AdversarialModule, run: Run, number: int) -> tuple[dict[str, float], Stamp]:
         labels = proportional_labels(self.manner.classes(run.class_counts), number)
@@ -142,8 +151,8 @@ def _note(module: AdversarialModule, run: Run, curve: str, scores: dict[str, flo
 
 
 def _stopped(module: AdversarialModule, run: Run) -> dict[str, Any]:
-    """Time to quality: what was reached, after how many images and how long."""
-    return {"reason": run.ended_because, "kimg": module.kimg, "seconds": round(run.seconds, 3)}
+    """Why the run ended, after how many images and how long: time to quality where a target was reached."""
+    return {"reason": run.ended_because or "pruned", "kimg": module.kimg, "seconds": round(run.seconds, 3)}
 
 
 def _curve(run: Run, stamp: Stamp) -> str:

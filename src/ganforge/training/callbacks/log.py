@@ -67,6 +67,8 @@ class Log(Periodic):
             "train/images_per_second": (module.images_seen - self._last_images) / seconds,
             **memory(module.device),
         }
+        images, played = run.played
+        run.played = images + module.images_seen - self._last_images, played + seconds
         self._last_time, self._last_images, run.paused_seconds = now, module.images_seen, 0.0
         run.loggers.metrics(values, module.images_seen)
         for name, judgements in module.meter.recent().items():
