@@ -130,6 +130,10 @@ def _lead(config: DictConfig, notice: slurm.Notice) -> dict[str, float]:
         ):
             slurm.requeue()
         raise RunFailedError(message, 128 + run.stop_signal)
+    if run.unhealthy is not None:
+        message = f"{run.unhealthy}: stopped to stay healthy; {_go_on(folder)}"
+        _note_failure(folder, message)
+        raise RunFailedError(message)
     _conclude(run, module, seconds)
     return run.final_scores
 
@@ -324,7 +328,7 @@ def _play(job: _Job, parts: _Parts, info: RunInfo, team: Team) -> float:
     run.loggers.start(info)
     try:
         _fit(job, parts, team)
-        exit_code = 0 if run.stop_signal is None else 128 + run.stop_signal
+        exit_code = int(run.unhealthy is not None) if run.stop_signal is None else 128 + run.stop_signal
     except NonFiniteLossError as error:
         kept = sorted(path.name for path in (run.folder / "checkpoints").glob("*.ckpt"))
         before = (
@@ -379,6 +383,10 @@ def _conclude(run: Run, module: AdversarialModule, seconds: float) -> None:
         log.info("scores by the %s extractor (%s):", made_by, comparable)
         for name, value in run.final_scores.items():
             log.info("  %-22s %.4g", name, value)
+    if run.events:
+        log.info("what was said of the run's health (health.jsonl):")
+        for event in run.events:
+            log.info("  %g kimg: %s", event["kimg"], event["message"])
     log.info("pictures, checkpoints and figures: %s", run.folder)
 
 

@@ -47,6 +47,12 @@ class Logger:
     def summary(self, values: Mapping[str, Any]) -> None:
         """Sets figures that describe the run as a whole."""
 
+    def alert(self, title: str, text: str, images_seen: int) -> None:
+        """Tells someone who is not looking that something happened."""
+
+    def rolled_back(self, images_seen: int) -> None:
+        """The run goes on from an earlier checkpoint: what was logged after it no longer counts."""
+
     def config(self, values: Mapping[str, Any]) -> None:
         """Adds to the configuration, nested plain data: how scores are made is known after the start only."""
 
@@ -72,6 +78,12 @@ class Loggers:
 
     def summary(self, values: Mapping[str, Any]) -> None:
         self._each(lambda logger: logger.summary(values))
+
+    def alert(self, title: str, text: str, images_seen: int) -> None:
+        self._each(lambda logger: logger.alert(title, text, images_seen))
+
+    def rolled_back(self, images_seen: int) -> None:
+        self._each(lambda logger: logger.rolled_back(images_seen))
 
     def config(self, values: Mapping[str, Any]) -> None:
         self._each(lambda logger: logger.config(values))
