@@ -13,12 +13,10 @@ import argparse
 import json
 import os
 import re
-import resource
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -202,6 +200,43 @@ def play(name: str, seed: int, folder: Path, run: Path) -> dict[str, Any]:
     return {"events": said, "seconds": round(time.monotonic() - began)}
 
 
+TIMED = """
+import time
+import ganforge.commands.train as command
+fit = command.fit
+def timed(*arguments, **settings):
+    start = time.process_time()
+    fit(*arguments, **settings)
+    open(FILE, "w").write(str(time.process_time() - start))
+command.fit = timed
+"""
+COSTS = {"mlp": 200, "dcgan": 50}  # thousands of images, of as many readings
+
+
+def cost(pairs: int) -> str:
+    """Seconds of CPU that training takes with the checks and without, in turn."""
+    from resume import finish
+
+    lines = [
+        "| digits | kimg | without, s of CPU | with, s of CPU | ratio of medians |",
+        "|---|---|---|---|---|",
+    ]
+    bare = [*QUIET.split(), "metrics=none", "callbacks.checkpoint.every_kimg=0"]
+    with tempfile.TemporaryDirectory() as folder:
+        file, log = Path(folder) / "seconds", Path(folder) / "log"
+        for model, kimg in COSTS.items():
+            taken: dict[bool, list[float]] = {False: [], True: []}
+            for number in range(2 * pairs):
+                with_checks = number % 2 == 1
+                words = [f"model={model}", f"total_kimg={kimg}", f"hydra.run.dir={folder}/{model}{number}"]
+                words += bare if with_checks else [*bare, "callbacks.health=null"]
+                finish(["train", *words], log, before=f"FILE = {str(file)!r}\n{TIMED}")
+                taken[with_checks].append(float(file.read_text()))
+            without, checked = (statistics.median(taken[kind]) for kind in (False, True))
+            lines.append(f"| {model} | {kimg} | {without:.2f} | {checked:.2f} | {checked / without:.3f} |")
+    return "\n".join(lines)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -209,9 +244,15 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", choices=[*FAILURES, *HEALTHY], default=[*FAILURES, *HEALTHY])
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--cost", action="store_true", help="what the checks cost, in place of what they say")
+    parser.add_argument("--pairs", type=int, default=5, help="runs with and without them, for --cost")
     parser.add_argument("--keep", type=Path, help="where the runs' folders stay, to look at")
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if arguments.cost:
+        print(header(seed=0))
+        print(cost(arguments.pairs))
+        return 0
     results: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

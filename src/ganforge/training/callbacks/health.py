@@ -93,6 +93,7 @@ class Health(Periodic):
         self._excerpts: dict[str, Tensor] = {}
         self._excerpts_round = 0
         self._singular: dict[str, SingularValues] = {}
+        self._largest_at_start: dict[str, float] = {}
         self._stored: dict[str, Any] = {}
         self._clock = _Clock()
         self._wanted: list[tuple[Action, str]] = []
@@ -178,6 +179,7 @@ class Health(Periodic):
             "excerpts": dict(self._excerpts),
             "excerpts_round": self._excerpts_round,
             "vectors": {side: list(values.vectors) for side, values in self._singular.items()},
+            "largest_at_start": dict(self._largest_at_start),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -228,6 +230,7 @@ class Health(Periodic):
         stored = self._stored
         self._excerpts = stored.get("excerpts") or {side: excerpt(module.trained(side)) for side in SIDES}
         self._excerpts_round = stored.get("excerpts_round", module.round)
+        self._largest_at_start = dict(stored.get("largest_at_start", {}))
         generator = torch.Generator().manual_seed(derive_seed(run.seed, "singular vectors"))
         for side in SIDES:
             values = SingularValues(getattr(module.game, f"{side}_side"), generator)
@@ -235,7 +238,9 @@ class Health(Periodic):
             if vectors:
                 values.vectors = [vector.to(module.device) for vector in vectors]
             else:
-                values.largest(steps=_STEPS_AT_START)
+                largest = values.largest(steps=_STEPS_AT_START)
+                if largest is not None and largest > 0:
+                    self._largest_at_start[side] = largest.item()
             self._singular[side] = values
 
     def _keep_a_start(self, trainer: Trainer, module: AdversarialModule, run: Run) -> None:
@@ -255,7 +260,8 @@ class Health(Periodic):
         """Takes a reading, says what the checks find in it, and returns what they ask for beside that."""
         measured = self._measure(module, run)
         timed = self._clock.read(module, run)
-        signals = {**_with_meaning(means, module), **measured, **timed, **self._facts}
+        clock = {"kimg": module.kimg, "rollbacks": float(run.rollbacks.count)}
+        signals = {**clock, **_with_meaning(means, module), **measured, **timed, **self._facts}
         if run.scored_at == module.images_seen:
             signals |= {f"scores/{name}": value for name, value in run.scores.items()}
         if run.overfitting[0] == module.images_seen:
@@ -283,11 +289,13 @@ class Health(Periodic):
         if self._real is not None:
             on_device |= self._diversity(module, run, self._real)
         for side, values in self._singular.items():
-            largest = values.largest()
-            if largest is not None:
-                on_device[f"health/{side}/spectral_norm"] = largest
+            norm = values.largest()
+            if norm is not None:
+                on_device[f"health/{side}/spectral_norm"] = norm
         numbers = torch.stack([value.float() for value in on_device.values()]).tolist() if on_device else []
         measured = dict(zip(on_device, numbers, strict=True))
+        for side, largest in self._largest_at_start.items():
+            measured[f"health/{side}/spectral_growth"] = measured[f"health/{side}/spectral_norm"] / largest
         rounds = module.round - self._excerpts_round
         if rounds > 0:
             for side in SIDES:

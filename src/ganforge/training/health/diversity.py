@@ -4,31 +4,42 @@ from __future__ import annotations
 
 from ganforge.training.health.check import Action, Check, Signals
 
+_LEAST_BEST = 0.3
 _ADVICE = (
     "penalty=[r1], loss=relativistic, lower learning rates, game.packing=2, or head=minibatch_discrimination"
 )
 
 
 class ModeCollapse(Check):
-    """Mean distance between two generated images of a class, as a share of that between two real ones, in pixels."""
+    """How far generated images of a class lie apart, as a share of how far they did at their best.
+
+    Apart: the mean distance of two, in pixels, as a multiple of that of two real ones, `health/diversity`. The best
+    counts for at least 0.3: young generators have less, and it grows.
+    """
 
     worse = "lower"
     advice = _ADVICE
 
     def __init__(
-        self, threshold: float = 0.4, action: Action = "warn", patience: int = 3, grace: int = 20
+        self, threshold: float = 0.25, action: Action = "warn", patience: int = 3, grace: int = 20
     ) -> None:
         super().__init__(threshold, action, patience, grace)
 
     def measure(self, signals: Signals) -> float | None:
-        return signals.get("health/diversity")
+        apart = signals.get("health/diversity")
+        if apart is None:
+            return None
+        best: float = max(apart, self.memory.get("best", _LEAST_BEST))
+        self.memory["best"] = best
+        return apart / best
 
     def say(self, value: float, signals: Signals) -> str:
-        return f"the generator collapses: its images of a class lie {value:.0%} as far apart as real ones do"
+        apart = signals["health/diversity"]
+        return f"the generator collapses: its images of a class lie {apart:.1%} as far apart as real ones do"
 
 
 class Duplicates(Check):
-    """Share of generated images with another one of their class nearer than a fifth of what real images have."""
+    """Share of generated images with another one of their class nearer than a twentieth of what real images have."""
 
     advice = _ADVICE
 

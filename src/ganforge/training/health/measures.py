@@ -10,7 +10,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.parametrize import ParametrizationList
 
-_DOUBLE = 0.2
+_DOUBLE = 0.05
 _LARGEST = 32
 _PER_TENSOR = 256
 
@@ -35,7 +35,7 @@ def diversity(generated: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         The mean distance of two of a class, as a multiple of that of real ones; the share with a double: another of
-        the class nearer than a fifth of the mean real image's nearest.
+        the class nearer than a twentieth of the mean real image's nearest.
     """
     spread = _of_pairs(generated).mean() / _of_pairs(real).mean().clamp(min=1e-12)
     doubles = _nearest(generated) < _DOUBLE * _nearest(real).mean()

@@ -37,23 +37,30 @@ class CoverageFalls(Check):
 
     Args:
         figure: coverage, or recall, modes_covered.
+        from_best: looks once the best was that good: what is next to nothing goes up and down.
     """
 
     worse = "lower"
     advice = "modes are being lost: penalty=[r1], loss=relativistic, game.packing=2; best.ckpt may have them"
 
     def __init__(
-        self, figure: str = "coverage", threshold: float = 0.6, action: Action = "warn", patience: int = 2
+        self,
+        figure: str = "coverage",
+        threshold: float = 0.6,
+        action: Action = "warn",
+        patience: int = 2,
+        from_best: float = 0.2,
     ) -> None:
         super().__init__(threshold, action, patience)
         self.figure = figure
+        self.from_best = from_best
 
     def measure(self, signals: Signals) -> float | None:
         value = signals.get(f"scores/{self.figure}")
         if value is None:
             return None
         best = self.memory["best"] = max(value, self.memory.get("best", value))
-        return value / best if best > 0 else None
+        return value / best if best >= self.from_best else None
 
     def say(self, value: float, signals: Signals) -> str:
         now, best = signals[f"scores/{self.figure}"], self.memory["best"]
@@ -88,7 +95,7 @@ class ClassesIgnored(Check):
     advice = "look at the data's labels; another head=..., or conditional=false"
 
     def __init__(
-        self, threshold: float = 0.25, action: Action = "warn", patience: int = 3, grace: int = 6
+        self, threshold: float = 0.05, action: Action = "warn", patience: int = 3, grace: int = 6
     ) -> None:
         super().__init__(threshold, action, patience, grace)
 

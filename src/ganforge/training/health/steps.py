@@ -7,6 +7,7 @@ import math
 from ganforge.training.health.check import Action, Check, Signals, times_usual
 
 SIDES = ("discriminator", "generator")
+_READINGS = 5
 
 
 class GradientExplosion(Check):
@@ -49,7 +50,7 @@ class StepsTooLarge(Check):
 
     advice = "learning rates ten times lower: optimizer.generator.lr=... and optimizer.discriminator.lr=..."
 
-    def __init__(self, threshold: float = 0.1, action: Action = "warn", patience: int = 2) -> None:
+    def __init__(self, threshold: float = 0.05, action: Action = "warn", patience: int = 2) -> None:
         super().__init__(threshold, action, patience)
 
     def measure(self, signals: Signals) -> float | None:
@@ -79,7 +80,9 @@ class NotLearning(Check):
 
 
 class SpectralNorm(Check):
-    """A side's largest singular value of a weight, as a multiple of what it was at the first reading.
+    """A side's largest singular value of a weight, as a multiple of its least in the five readings before.
+
+    The larger of both sides'. It grows in healthy runs too, but slowly.
 
     Brock et al. 2019, "Large Scale GAN Training", arXiv 1809.11096, section 4: the first singular values of the
     generator's layers leap when training collapses. Weights under spectral normalisation are left out.
@@ -93,14 +96,19 @@ class SpectralNorm(Check):
         super().__init__(threshold, action, patience)
 
     def measure(self, signals: Signals) -> float | None:
-        norms = _of_sides(signals, "spectral_norm")
-        at_first = {side: self.memory.setdefault(side, norm) for side, norm in norms.items()}
-        return max((norms[side] / first for side, first in at_first.items() if first > 0), default=None)
+        ratios = []
+        for side, growth in _of_sides(signals, "spectral_growth").items():
+            before: list[float] = self.memory.get(side, [1.0])  # at the start
+            ratios.append(growth / min(before))
+            self.memory[side] = [*before, growth][-_READINGS:]
+        return max(ratios, default=None)
 
     def say(self, value: float, signals: Signals) -> str:
         norms = _of_sides(signals, "spectral_norm")
         now = " and ".join(f"{norm:.3g} in the {side}" for side, norm in norms.items())
-        return f"singular values blow up: the largest is {value:.3g} times that at the start; now {now}"
+        return (
+            f"singular values blow up: the largest is {value:.3g} times what it was shortly before; now {now}"
+        )
 
 
 def _ratios(check: Check, signals: Signals) -> dict[str, float]:
