@@ -383,11 +383,13 @@ class _Clock:
 
     def __init__(self) -> None:
         self._first = True
+        self._grows = False  # and so becomes slower by itself
         self._since = self._paused = self._waited = 0.0
         self._images = 0
 
     def start(self, module: AdversarialModule, run: Run) -> None:
         self._first = True
+        self._grows = any(isinstance(each, Growing) for each in module.game.modules())
         self._note(module, run)
 
     def read(self, module: AdversarialModule, run: Run) -> dict[str, float]:
@@ -398,7 +400,7 @@ class _Clock:
             return signals
         if not self._first:  # which holds what is done once: workers start, kernels are chosen
             signals["health/waiting"] = (module.waited_seconds - self._waited) / seconds
-            if not any(isinstance(each, Growing) for each in module.game.modules()):
+            if not self._grows:
                 signals["health/images_per_second"] = (module.images_seen - self._images) / seconds
         self._first = False
         self._note(module, run)

@@ -12,6 +12,7 @@ class PixelsOutside(Check):
     """The largest absolute value in real images, which may be 1."""
 
     advice = _ADVICE
+    _margin = 0.0
 
     def __init__(self, threshold: float = 1.01, action: Action = "warn", patience: int = 1) -> None:
         super().__init__(threshold, action, patience)
