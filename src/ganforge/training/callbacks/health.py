@@ -143,10 +143,11 @@ class Health(Periodic):
 
     def act(self, trainer: Trainer, module: AdversarialModule, run: Run) -> None:
         assert self._interval is not None
-        signals = self._interval.means()
+        timed = self._clock.read(module, run)  # first: all that follows is a pause
+        signals = {**_with_meaning(self._interval.means(), module), **timed}
         asked: tuple[Action, str] | None = None
         if trainer.is_global_zero:
-            asked = self._read(signals, trainer, module, run)
+            asked = self._read(signals, module, run)
         (asked,) = Ranks.current().from_first((asked,))
         if asked is None:
             return
@@ -255,18 +256,17 @@ class Health(Periodic):
             mark_as_good(folder)
 
     def _read(
-        self, means: Mapping[str, float], trainer: Trainer, module: AdversarialModule, run: Run
+        self, means: Mapping[str, float], module: AdversarialModule, run: Run
     ) -> tuple[Action, str] | None:
         """Takes a reading, says what the checks find in it, and returns what they ask for beside that."""
         measured = self._measure(module, run)
-        timed = self._clock.read(module, run)
         clock = {"kimg": module.kimg, "rollbacks": float(run.rollbacks.count)}
-        signals = {**clock, **_with_meaning(means, module), **measured, **timed, **self._facts}
+        signals = {**clock, **means, **measured, **self._facts}
         if run.scored_at == module.images_seen:
             signals |= {f"scores/{name}": value for name, value in run.scores.items()}
         if run.overfitting[0] == module.images_seen:
             signals |= run.overfitting[1]
-        run.beside |= {**measured, **{name: timed[name] for name in timed if name == "health/waiting"}}
+        run.beside |= measured | {name: means[name] for name in ("health/waiting",) if name in means}
         with self._lock:
             for name, check in self.checks.items():
                 finding = check.look(signals)
