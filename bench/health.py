@@ -210,7 +210,7 @@ def timed(*arguments, **settings):
     open(FILE, "w").write(str(time.process_time() - start))
 command.fit = timed
 """
-COSTS = {"mlp": 200, "dcgan": 50}  # thousands of images, of as many readings
+COSTS = {"mlp": 60, "dcgan": 20}  # thousands of images, of as many readings
 
 
 def cost(pairs: int) -> str:
@@ -235,6 +235,46 @@ def cost(pairs: int) -> str:
             without, checked = (statistics.median(taken[kind]) for kind in (False, True))
             lines.append(f"| {model} | {kimg} | {without:.2f} | {checked:.2f} | {checked / without:.3f} |")
     return "\n".join(lines)
+
+
+def tables(results: dict[str, Any]) -> dict[str, str]:
+    """The two tables, as Markdown."""
+    healthy = ["| recipe | runs | false alarms | what was said |", "|---|---|---|---|"]
+    for name in HEALTHY:
+        runs = results.get(name, {})
+        said = [event for run in runs.values() for event in run["events"]]
+        words = "; ".join(f"{event['kimg']:g} kimg: {event['message']}" for event in said)
+        healthy.append(f"| `{name}` | {len(runs) or 'not run'} | {len(said) if runs else ''} | {words} |")
+    failing = ["| failure | how it is made | named | by | at | said beside it |", "|---|---|---|---|---|---|"]
+    for name, failure in FAILURES.items():
+        runs = results.get(name, {})
+        named = [first_naming(run["events"], failure) for run in runs.values()]
+        found = [event for event in named if event is not None]
+        checks = ", ".join(dict.fromkeys(f"`{event['check']}`" for event in found))
+        at = ", ".join(f"{event['kimg']:g} kimg" for event in found)
+        others = {event["check"] for run in runs.values() for event in run["events"]} - {
+            event["check"] for event in found
+        }
+        beside = ", ".join(f"`{check}`" for check in sorted(others))
+        how = re.sub(r"\{folder\}/|DATA=", "", failure.words).replace("health.", "")
+        count = f"{len(found)} of {len(runs)}" if runs else "not run"
+        failing.append(f"| {failure.what} | `{how}` | {count} | {checks} | {at} | {beside} |")
+    return {"healthy": "\n".join(healthy), "failures": "\n".join(failing)}
+
+
+def first_naming(events: list[dict[str, Any]], failure: Failure) -> dict[str, Any] | None:
+    return next((event for event in events if event["check"] in failure.named_by), None)
+
+
+def write_page(results: dict[str, Any]) -> None:
+    page = PAGE.read_text()
+    for name, table in tables(results).items():
+        page = re.sub(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", rf"\1{_escaped(table)}\2", page, flags=re.S)
+    PAGE.write_text(page)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\")
 
 
 def main() -> int:
@@ -269,6 +309,10 @@ def main() -> int:
                 print(name, seed, f"{runs[str(seed)]['seconds']} s", flush=True)
                 for event in runs[str(seed)]["events"]:
                     print(f"    {event['kimg']:g} kimg {event['check']}: {event['message']}", flush=True)
+    if arguments.out == RESULTS:
+        write_page(results)
+    false = sum(len(run["events"]) for name in HEALTHY for run in results.get(name, {}).values())
+    print(f"{false} false alarms in {sum(len(results.get(name, {})) for name in HEALTHY)} healthy runs")
     return 0
 
 

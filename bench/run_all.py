@@ -34,7 +34,11 @@ SCRIPTS: dict[str, tuple[list[str], list[str]]] = {
     "resume": ([], ["--kills", "5"]),
 }
 
-OWN_PAGES = ("zoo", "few_images")  # studies of hours, that write docs/zoo.md and docs/few_images.md
+OWN_PAGES = (
+    "zoo",
+    "few_images",
+    "health",
+)  # studies of an hour and more, that write pages of these names in docs/
 
 
 def summary(script: Path) -> str:
