@@ -7,7 +7,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ log = logging.getLogger("ganforge")
 _MOST_CLASSES = 8
 _SECONDS = 1.0  # times of less are mostly noise
 _STEPS_AT_START = 10
+_NEAR = 16
 
 
 class Health(Periodic):
@@ -203,18 +204,23 @@ class Health(Periodic):
         return dict(zip(names, zip(totals.tolist(), counts, strict=True), strict=True))
 
     def _look_at_data(self, trainer: Trainer, module: AdversarialModule, run: Run) -> None:
-        """Some real images, the same ones for a seed: of a few classes as many each, where there are classes."""
+        """Some real images, the same ones for a seed: of a few classes as many each, where there are classes.
+
+        Of those that training begins with: of data that is not in memory others may be far away.
+        """
         rounds: Any = trainer.datamodule  # type: ignore[attr-defined]
-        data, classes = rounds.data, _some_classes(run.class_counts)
-        each = self.num_images // max(1, len(classes))
-        labels = rounds.labels
-        groups = [torch.nonzero(labels == label).flatten() for label in classes] or [torch.arange(len(data))]
-        each = min([each, *map(len, groups)])
-        if each < 2:
+        data = rounds.data
+        generator = torch.Generator().manual_seed(derive_seed(run.seed, "epoch", 0))
+        order = data.permutation(generator)
+        if not data.in_memory:
+            order = order[: _NEAR * self.num_images]
+        labels = rounds.labels[order]
+        classes = _some_classes(torch.bincount(labels).tolist())
+        groups = [order[labels == label] for label in classes]
+        each = min([self.num_images // max(1, len(classes)), *map(len, groups)])
+        if not groups or each < 2:
             return
-        generator = torch.Generator().manual_seed(derive_seed(run.seed, "health"))
-        rows = [rows[torch.randperm(len(rows), generator=generator)[:each]].sort().values for rows in groups]
-        images = data.batch(torch.cat(rows))
+        images = data.batch(torch.cat([rows[:each] for rows in groups]))
         shown = to_float(images) if images.dtype == torch.uint8 else images
         if shown.ndim == 4:
             self._facts = {
@@ -309,7 +315,7 @@ class Health(Periodic):
     @torch.no_grad()
     def _diversity(self, module: AdversarialModule, run: Run, real: Tensor) -> dict[str, Tensor]:
         classes, each = real.shape[:2]
-        labels = torch.tensor(self._classes or [0], device=module.device).repeat_interleave(each)
+        labels = torch.tensor(self._classes, device=module.device).repeat_interleave(each)
         fakes = module.game.sample(Draws(run.seed, "health"), labels, module.ema.average)
         if fakes.shape[1:] != self._shape or len(fakes) != len(labels):  # a game of pairs, say
             return {}
@@ -436,7 +442,7 @@ class _Watchdog:
         self._thread.join()
 
 
-def _some_classes(counts: Any) -> list[int]:
+def _some_classes(counts: Sequence[int]) -> list[int]:
     """A few of the classes, evenly spaced, that have two images at least."""
     there = [label for label, count in enumerate(counts) if count >= 2]
     few = min(len(there), _MOST_CLASSES)
