@@ -237,12 +237,14 @@ def cost(pairs: int) -> str:
 
 def tables(results: dict[str, Any]) -> dict[str, str]:
     """The two tables, as Markdown."""
-    healthy = ["| recipe | runs | false alarms | what was said |", "|---|---|---|---|"]
+    healthy = ["| recipe | seeds | false alarms | what was said |", "|---|---|---|---|"]
     for name in HEALTHY:
         runs = results.get(name, {})
         said = [event for run in runs.values() for event in run["events"]]
         words = "; ".join(f"{event['kimg']:g} kimg: {event['message']}" for event in said)
-        healthy.append(f"| `{name}` | {len(runs) or 'not run'} | {len(said) if runs else ''} | {words} |")
+        healthy.append(
+            f"| `{name}` | {', '.join(runs) or 'not run'} | {len(said) if runs else ''} | {words} |"
+        )
     failing = ["| failure | how it is made | named | by | at | said beside it |", "|---|---|---|---|---|---|"]
     for name, failure in FAILURES.items():
         runs = results.get(name, {})
@@ -254,7 +256,8 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
             event["check"] for event in found
         }
         beside = ", ".join(f"`{check}`" for check in sorted(others))
-        how = re.sub(r"\{folder\}/|DATA=", "", failure.words).replace("health.", "")
+        how = re.sub(r"DATA=(\w+)", r"data=array data.root=\1.npz", failure.words)
+        how = how.replace("{folder}/", "").replace("health.", "")
         count = f"{len(found)} of {len(runs)}" if runs else "not run"
         failing.append(f"| {failure.what} | `{how}` | {count} | {checks} | {at} | {beside} |")
     return {"healthy": "\n".join(healthy), "failures": "\n".join(failing)}
