@@ -71,13 +71,13 @@ def start(words: Sequence[str], log: Path, before: str = "") -> BaseProcess:
     return process
 
 
-def finish(words: Sequence[str], log: Path) -> None:
-    """Runs `ganforge WORDS` to its end.
+def finish(words: Sequence[str], log: Path, before: str = "") -> None:
+    """Runs `ganforge WORDS` to its end; `before` as for `start`.
 
     Raises:
         RuntimeError: it failed; with the end of its log.
     """
-    process = start(words, log)
+    process = start(words, log, before)
     process.join()
     if process.exitcode != 0:
         said = log.read_text()[-2000:]

@@ -38,8 +38,9 @@ SCRIPTS: dict[str, tuple[list[str], list[str]]] = {
 OWN_PAGES = (
     "zoo",
     "few_images",
+    "health",
     "sweep",
-)  # studies of hours, that write docs/zoo.md, few_images.md and sweeps.json
+)  # studies of an hour and more, that write docs/zoo.md, few_images.md, health.md and sweeps.json
 
 
 def summary(script: Path) -> str:

@@ -13,11 +13,13 @@ from pathlib import Path
 import hydra
 import pytest
 import torch
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from ganforge.commands import resolvers, schema
+from ganforge.commands.building import build
 from ganforge.commands.help import COMMANDS, EXAMPLES
 from ganforge.commands.options import config_folder, options
 from ganforge.commands.shorthands import FLAGS, expand
@@ -28,6 +30,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OWN_PARTS = ROOT / "docs" / "own_parts.md"
 EVALUATING = ROOT / "docs" / "evaluating.md"
 ADDING = ROOT / "docs" / "adding_a_paper.md"
+HEALTH = ROOT / "docs" / "health.md"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -58,13 +61,21 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
-    for module in ("my_loss", "my_penalty", "my_model", "my_extractor", "my_metric", "my_ralsgan"):
+    for module in (
+        "my_loss",
+        "my_penalty",
+        "my_model",
+        "my_extractor",
+        "my_metric",
+        "my_ralsgan",
+        "my_check",
+    ):
         sys.modules.pop(module, None)
 
 
 def own_files() -> dict[str, str]:
     """The files that the pages show: a block whose line before is its name in backticks."""
-    pages = "".join(page.read_text() for page in (OWN_PARTS, EVALUATING, ADDING))
+    pages = "".join(page.read_text() for page in (OWN_PARTS, EVALUATING, ADDING, HEALTH))
     return dict(re.findall(r"^`([\w/]+\.(?:py|yaml))`\n\n```\w+\n(.*?)^```$", pages, re.M | re.S))
 
 
@@ -225,6 +236,22 @@ def test_the_added_paper_is_right_and_trains(own_folder: Path) -> None:
     quick = ["metrics=none", "logger=csv", "total_kimg=0.1", "hydra.run.dir=run"]
     trained = run(*words, *quick, folder=own_folder)
     assert trained.returncode == 0, trained.stderr
+
+
+def test_the_guides_own_check_speaks_and_is_built(own_folder: Path) -> None:
+    (line,) = [line for page, line in commands() if page == HEALTH and "my_check" in line]
+    config = compose("train", shlex.split(line)[2:], own_folder)
+    callbacks = build(OmegaConf.to_container(config.callbacks, resolve=True), "callbacks")
+    check = callbacks["health"].checks["drift"]
+    drifted = {"train/discriminator/real_logits": 300.0, "train/discriminator/fake_logits": 280.0}
+    found = [check.look({}), *(check.look(drifted) for _ in range(3))]
+    assert [finding.message for finding in found if finding] == ["logits drift: their mean is 290"]
+
+
+def test_every_check_stands_in_the_guide() -> None:
+    checks = yaml.safe_load((ROOT / "conf" / "callbacks" / "default.yaml").read_text())["health"]["checks"]
+    rows = re.findall(r"^\| `(\w+)` \|.*\|.*\|.*\|$", HEALTH.read_text(), re.MULTILINE)
+    assert [row for row in rows if row in checks] == list(checks)
 
 
 TYPED_IN_TURN = """

@@ -51,6 +51,10 @@ WRONG_TYPES: list[tuple[Words, Words]] = [
     (("clip_norm.generator=big",), ("clip_norm.generator=big", "a number")),
     (("optimizer.generator.lr=fast",), ("optimizer.generator.lr=fast", "number")),
     (("callbacks.checkpoint.every_kimg=often",), ("callbacks.checkpoint.every_kimg=often", "number")),
+    (
+        ("callbacks.health.checks.mode_collapse.action=panic",),
+        ("callbacks.health.checks.mode_collapse.action=panic", "'rollback'"),
+    ),
     (("model.generator.width=wide",), ("model.generator.width=wide", "integer")),
     (("data.image_size=abc",), ("data.image_size=abc", "integer")),
     (("tags=a",), ("tags=a is not a list", "tags=[a]")),
@@ -70,6 +74,14 @@ WRONG_VALUES: list[tuple[Words, Words]] = [
     (("ema.half_life_kimg=-1",), ("ema.half_life_kimg=-1", "at least 0")),
     (("optimizer.generator.lr=-1",), ("optimizer.generator", "learning rate: -1")),
     (("callbacks.checkpoint.every_kimg=-1",), ("callbacks.checkpoint: every_kimg=-1", "at least 0")),
+    (
+        ("callbacks.health.checks.throughput.action=rollback",),
+        ("callbacks.health.checks.throughput: action=rollback", "warn or stop"),
+    ),
+    (
+        ("callbacks.health.checks.nonfinite.action=rollback", "callbacks.health.learning_rate_factor=1"),
+        ("callbacks.health: learning_rate_factor=1", "new_seed=true"),
+    ),
     (("trainer.precision=16-mixed",), ("trainer.precision=16-mixed", "bf16-mixed")),
     (("trainer.precision=bf16-true",), ("trainer.precision=bf16-true", "bf16-mixed")),
     (("trainer.precision=abc",), ("trainer.precision=abc", "32-true")),

@@ -34,6 +34,7 @@ BASE = [
     "callbacks.samples.columns=2",
     "callbacks.log.every_kimg=0.128",
     "callbacks.checkpoint.every_kimg=0.128",
+    "callbacks.health.every_kimg=0.128",
 ]
 MLP = ["model=mlp", "batch_size=32"]
 VARIANTS = {
@@ -150,7 +151,7 @@ def logged(folder: Path) -> list[dict[str, str]]:
     """metrics.csv without what depends on the machine's mood."""
     with (folder / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    moody = ("images_per_second", "memory_gb")
+    moody = ("images_per_second", "memory_gb", "waiting")
     return [{key: value for key, value in row.items() if not key.endswith(moody)} for row in rows]
 
 

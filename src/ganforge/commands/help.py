@@ -34,6 +34,10 @@ EXAMPLES = {
             "ganforge train init=RUN data=image_folder data.root=few freeze_discriminator=2",
             "from another run's weights",
         ),
+        (
+            "ganforge train callbacks.health.checks.mode_collapse.action=stop",
+            "end a run that collapses, docs/health.md",
+        ),
         ("ganforge train resume=outputs/digits/DATE_TIME total_kimg=4000", "go on with a run, for longer"),
     ],
     "evaluate": [

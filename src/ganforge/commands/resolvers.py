@@ -1,4 +1,4 @@
-"""What the YAML files compute: `${classes:}`, `${critic_norm:}`, `${packed:}`, `${partial:}` and other small things."""
+"""What the YAML files compute: `${at_most:}`, `${classes:}`, `${critic_norm:}`, `${packed:}` and other small things."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ganforge.commands.slurm import folder_name
 
 
 def register() -> None:
+    OmegaConf.register_new_resolver("at_most", lambda a, b: min(float(a), float(b)), replace=True)
     OmegaConf.register_new_resolver("classes", _classes, replace=True)
     OmegaConf.register_new_resolver("critic_norm", _critic_norm, replace=True)
     OmegaConf.register_new_resolver("packed", _packed, replace=True)

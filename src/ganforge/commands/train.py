@@ -157,6 +157,10 @@ def _lead(config: DictConfig, notice: slurm.Notice) -> dict[str, float]:
         ):
             slurm.requeue()
         raise RunFailedError(message, 128 + run.stop_signal)
+    if run.unhealthy is not None:
+        message = f"{run.unhealthy}: stopped to stay healthy; {_go_on(folder)}"
+        record_end(folder, "stopped", message)
+        raise RunFailedError(message)
     record_end(folder, "pruned" if run.pruned else "ended", run.ended_because or f"{module.kimg:g} kimg")
     _conclude(run, module, seconds)
     return _result(run.final_scores, run)
@@ -363,7 +367,7 @@ def _play(job: _Job, parts: _Parts, info: RunInfo, team: Team) -> float:
     run.loggers.start(info)
     try:
         _fit(job, parts, team)
-        exit_code = 0 if run.stop_signal is None else 128 + run.stop_signal
+        exit_code = int(run.unhealthy is not None) if run.stop_signal is None else 128 + run.stop_signal
     except NonFiniteLossError as error:
         kept = sorted(path.name for path in (run.folder / "checkpoints").glob("*.ckpt"))
         before = (
@@ -416,6 +420,10 @@ def _conclude(run: Run, module: AdversarialModule, seconds: float) -> None:
         log.info("scores by the %s extractor (%s):", made_by, comparable)
         for name, value in run.final_scores.items():
             log.info("  %-22s %.4g", name, value)
+    if run.events:
+        log.info("what was said of the run's health (health.jsonl):")
+        for event in run.events:
+            log.info("  %g kimg: %s", event["kimg"], event["message"])
     log.info("pictures, checkpoints and figures: %s", run.folder)
 
 

@@ -16,10 +16,14 @@ from ganforge.training.callbacks.agreement import Agreement
 from ganforge.training.callbacks.conductor import Conductor
 from ganforge.training.callbacks.periodic import Periodic
 from ganforge.training.checkpoint_file import AtomicCheckpointIO
+from ganforge.training.meter import NonFiniteLossError
 from ganforge.training.module import AdversarialModule
+from ganforge.training.rollback import GoBackError, Rollbacks, go_back
 from ganforge.training.rounds import Rounds
 from ganforge.training.run import Run
 from ganforge.training.strategy import PlayTogether
+
+log = logging.getLogger("ganforge")
 
 _STEP_SECONDS = 0.05  # less than the progress bar's 0.2
 
@@ -34,7 +38,7 @@ def fit(
     devices: int = 1,
     **trainer_arguments: Any,
 ) -> None:
-    """Trains from the start, or exactly on from `checkpoint`.
+    """Trains from the start, or exactly on from `checkpoint`; and from the last good one, when a check asks for it.
 
     Lightning's own progress bar, checkpoints, loggers and limits stay out: they count optimizer steps, not images.
 
@@ -45,13 +49,47 @@ def fit(
         trainer_arguments: for `lightning.Trainer`: accelerator, num_nodes, precision, ...
     """
     _quieten_lightning()
+    module.run = run
+    while True:
+        _apply(run.rollbacks, module, rounds)
+        try:
+            _play(module, rounds, run, callbacks, checkpoint, devices=devices, **trainer_arguments)
+            return
+        except (GoBackError, NonFiniteLossError):
+            if not run.goes_back:
+                raise
+        checkpoint, images_seen = go_back(run.folder / "checkpoints", run.state())
+        run.goes_back, run.scored_at, run.overfitting = False, -1, (-1, {})
+        run.beside.clear()
+        module.meter.clear()
+        run.loggers.rolled_back(images_seen)
+        log.warning("going on from %g kimg", images_seen / 1000)
+
+
+def _apply(rollbacks: Rollbacks, module: AdversarialModule, rounds: Rounds) -> None:
+    """What differs in a run that went back."""
+    for player in module.players.values():
+        player.factor = rollbacks.learning_rate_factor
+    if rollbacks.seed is not None:
+        module.seed = rounds.indices.seed = rollbacks.seed
+
+
+def _play(
+    module: AdversarialModule,
+    rounds: Rounds,
+    run: Run,
+    callbacks: Sequence[Callback],
+    checkpoint: Path | None,
+    *,
+    devices: int,
+    **trainer_arguments: Any,
+) -> None:
     ranks = Ranks.current()
     plugins: list[Any] = [AtomicCheckpointIO()]
     if ranks.size > 1:
         trainer_arguments["strategy"] = PlayTogether(ranks, devices)
     else:  # Lightning would believe SLURM's variables, and save in the middle of a round when SLURM signals
         plugins.append(LightningEnvironment())
-    module.run = run
     agreement = Agreement()
     trainer = Trainer(
         max_epochs=-1,

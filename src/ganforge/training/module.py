@@ -49,6 +49,8 @@ class AdversarialModule(LightningModule):
         step_seconds: how long one of Lightning's steps may go on with further rounds. What Lightning does between two
             steps takes longer than a tenth of a small network's round.
         backward_is_heard: whether a callback is to be called before or after backward passes.
+        waited_seconds, longest_wait_seconds: for batches, all together and the longest; who reads it sets it to 0.
+        waiting_since: when the wait that goes on began; None while a round is played.
         interruptions: each says whether there is something to do after the round that just ended; then the step ends.
 
     Raises:
@@ -97,6 +99,9 @@ class AdversarialModule(LightningModule):
         self.interruptions: Sequence[Callable[[AdversarialModule, Run], bool]] = ()
         self.images_seen = 0
         self.round = 0
+        self.waited_seconds = 0.0
+        self.longest_wait_seconds = 0.0
+        self.waiting_since: float | None = None
         self.meter = Meter()
         self._averaged: dict[str, list[Tensor]] = {"discriminator": [], "generator": []}
         self._parameters_of = {
@@ -141,11 +146,19 @@ class AdversarialModule(LightningModule):
         """Plays a round, and more of them while there is nothing else to do: see `step_seconds`."""
         until = time.perf_counter() + self.step_seconds
         while True:
-            batch, *_ = next(dataloader_iter)
+            batch = self._next(dataloader_iter)
             batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
             self.play_round(self.trainer.precision_plugin.convert_input(batch))
             if time.perf_counter() >= until or self.interrupted():
                 return
+
+    def _next(self, batches: Iterator[tuple[dict[str, Tensor], int, int]]) -> dict[str, Tensor]:
+        self.waiting_since = since = time.perf_counter()
+        batch, *_ = next(batches)
+        self.waiting_since, waited = None, time.perf_counter() - since
+        self.waited_seconds += waited
+        self.longest_wait_seconds = max(self.longest_wait_seconds, waited)
+        return batch
 
     def interrupted(self) -> bool:
         """Whether the round that just ended is the last one, or one that a callback acts after."""
@@ -186,12 +199,22 @@ class AdversarialModule(LightningModule):
         optimizers = zip(self.players, self.trainer.optimizers, strict=True)
         return {f"train/{side}/learning_rate": o.param_groups[0]["lr"] for side, o in optimizers}
 
+    def trained(self, side: str) -> list[nn.Parameter]:
+        """The parameters that a side's optimizer steps."""
+        return self._parameters_of[side]
+
     def check_finite(self) -> None:
-        """Raises NonFiniteLossError where a side holds a NaN or infinite weight, naming the term it came from."""
+        """Raises NonFiniteLossError where a side holds a NaN or infinite weight.
+
+        It names the term that the weight came from, where one was not finite, and else the first such weight.
+        """
         for side, parameters in self._parameters_of.items():
             if parameters and not torch.isfinite(_total_norm(parameters)):
-                self.meter.means()  # names the term, where one was not finite
-                raise NonFiniteLossError(f"the {side}'s weights became NaN or infinite")
+                self.meter.means()  # names the term
+                network = getattr(self.game, f"{side}_side")
+                bad = [name for name, p in network.named_parameters() if not torch.isfinite(p).all()]
+                count = f", {bad[0]} first of {len(bad)}" if bad else ""
+                raise NonFiniteLossError(f"the {side}'s weights became NaN or infinite{count}")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["clock"] = {"images_seen": self.images_seen, "round": self.round}

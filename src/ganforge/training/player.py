@@ -24,11 +24,13 @@ class Player:
             in them (Adam's betas), instead of numbers.
         schedule: kimg -> factor of the optimizer's learning rate.
         clip_norm: bound of the gradient's 2-norm over the side's parameters; None for no bound.
+        factor: of the learning rate, beside the schedule's: below 1 in a run that went back.
     """
 
     optimizer: MakeOptimizer
     schedule: Schedule
     clip_norm: float | None = None
+    factor: float = 1.0
 
     def start(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
         return optimizer_at(self.optimizer, 0.0)(parameters)
@@ -36,7 +38,7 @@ class Player:
     def set_time(self, optimizer: Any, kimg: float) -> None:
         """Gives the optimizer the settings of that time."""
         settings = {name: _at(setting, kimg) for name, setting in _changing(self.optimizer).items()}
-        rate = settings.pop("lr", optimizer.defaults["lr"]) * self.schedule(kimg)
+        rate = settings.pop("lr", optimizer.defaults["lr"]) * self.schedule(kimg) * self.factor
         for group in optimizer.param_groups:
             group.update(settings, lr=rate)
 

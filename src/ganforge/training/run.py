@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor
 from ganforge.evaluation.evaluator import Evaluator, RealData
 from ganforge.evaluation.ranks import Ranks
 from ganforge.training.loggers.logger import Loggers
+from ganforge.training.rollback import Rollbacks
 from ganforge.training.stopping import Stopping
 
 log = logging.getLogger("ganforge")
@@ -49,12 +50,18 @@ class Run:
         kept: monitored value and kimg of the checkpoints kept as best, best first.
         protocols: the protocols of evaluations, by id, in the order in which the run used them.
         evaluations: a row for each evaluation: curve, kimg, number of samples, protocol and figures.
-        paused_seconds: time spent on pictures, evaluation and checkpoints since the last log line.
         goes_on: whether the run is worth going on with, asked after an evaluation with its figures and images seen;
             None where nobody says so. With several ranks the first one's answer counts.
         pruned: whether it was not: the run ends as it is, and can be resumed.
         played: images and seconds of training, without evaluation and pictures, over all its starts.
+        paused_seconds: time that this process spent on pictures, evaluation and checkpoints.
+        beside: figures to be logged with the next log line.
+        overfitting: the figures of the discriminator's overfitting, as they were last measured, and when, in images.
         ended_because: why the run ends before its total, by a target or for want of patience; None while it goes on.
+        unhealthy: why a check of the run's health stops it; None while it goes on.
+        events: what the checks of its health said so far, plain data, a line of health.jsonl each.
+        rollbacks: how often the run went back to an earlier checkpoint, and what it changed then.
+        goes_back: whether it does so now.
         stop_signals: those that ask the run to stop at the end of a round.
         patient: whether a second one is left unheard instead of ending the process at once: a scheduler sends several.
         signal_seen: the signal that this process got, if it did.
@@ -83,7 +90,13 @@ class Run:
     goes_on: Callable[[Mapping[str, float], int], bool] | None = None
     pruned: bool = False
     played: tuple[int, float] = (0, 0.0)
+    beside: dict[str, float] = field(default_factory=dict)
+    overfitting: tuple[int, dict[str, float]] = (-1, {})
     ended_because: str | None = None
+    unhealthy: str | None = None
+    events: list[dict[str, Any]] = field(default_factory=list)
+    rollbacks: Rollbacks = field(default_factory=Rollbacks)
+    goes_back: bool = False
     stop_signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
     patient: bool = False
     signal_seen: signal.Signals | None = None
@@ -120,6 +133,8 @@ class Run:
             "played": list(self.played),
             "ended_because": self.ended_because,
             "stopping": self.stopping.state() if self.stopping else {},
+            "events": [dict(event) for event in self.events],
+            "rollbacks": asdict(self.rollbacks),
         }
 
     def restore(self, state: Mapping[str, Any], *, same_scores: bool) -> None:
@@ -133,6 +148,8 @@ class Run:
         self.played = images, seconds
         self.protocols = list(state["protocols"])
         self.evaluations = [dict(row) for row in state.get("evaluations", [])]
+        self.events = [dict(event) for event in state.get("events", [])]
+        self.rollbacks = Rollbacks(**state.get("rollbacks", {}))
         if same_scores:
             self.scores, self.best = dict(state["scores"]), dict(state["best"])
             self.scored_at = state.get("scored_at", -1)  # runs of before this was kept
@@ -149,7 +166,8 @@ class Run:
 
     def ends(self, images_seen: int) -> bool:
         """Whether the round that ended at `images_seen` is this process's last one."""
-        return self.finishes(images_seen) or self.stop_signal is not None or self.pruned
+        stopped = self.stop_signal is not None or self.unhealthy is not None
+        return self.finishes(images_seen) or stopped or self.pruned
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:

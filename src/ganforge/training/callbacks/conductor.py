@@ -27,6 +27,9 @@ class Conductor(Callback):
         module, run = module_and_run(pl_module)
         trainer.should_stop = run.ends(module.images_seen)
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "fit")
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self._signals is not None:
             self._signals.__exit__(None, None, None)

@@ -40,6 +40,7 @@ class Log(Periodic):
         self.line_every_seconds = line_every_seconds
         self._display: _Bar | _Lines | None = None
         self._last_time = 0.0
+        self._last_paused = 0.0
         self._last_images = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -50,6 +51,7 @@ class Log(Periodic):
                 _Bar(run, module.images_seen) if terminal else _Lines(run, self.line_every_seconds)
             )
         self._last_time, self._last_images = time.perf_counter(), module.images_seen
+        self._last_paused = run.paused_seconds
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -60,16 +62,18 @@ class Log(Periodic):
 
     def act(self, trainer: Trainer, module: AdversarialModule, run: Run) -> None:
         now = time.perf_counter()
-        seconds = max(now - self._last_time - run.paused_seconds, 1e-9)
+        seconds = max(now - self._last_time - (run.paused_seconds - self._last_paused), 1e-9)
         values = {
             **module.meter.means(),
             **module.learning_rates(),
             "train/images_per_second": (module.images_seen - self._last_images) / seconds,
             **memory(module.device),
+            **run.beside,
         }
         images, played = run.played
         run.played = images + module.images_seen - self._last_images, played + seconds
-        self._last_time, self._last_images, run.paused_seconds = now, module.images_seen, 0.0
+        self._last_time, self._last_images, self._last_paused = now, module.images_seen, run.paused_seconds
+        run.beside = {}
         run.loggers.metrics(values, module.images_seen)
         for name, judgements in module.meter.recent().items():
             last = name.rsplit("/", 1)[-1]
@@ -78,9 +82,13 @@ class Log(Periodic):
         if self._display is not None:
             self._display.show(module.images_seen, values)
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "fit")
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self._display is not None:
             self._display.close()
+            self._display = None
 
 
 def memory(device: torch.device) -> dict[str, float]:

@@ -70,9 +70,9 @@ class Overfitting(Periodic):
         figures = {"logits_train": learnt, "logits_held_out": unseen, "logits_generated": fake, "r_t": r_t}
         if learnt > fake:
             figures["r_v"] = (learnt - unseen) / (learnt - fake)
-        run.loggers.metrics(
-            {f"overfitting/{name}": value for name, value in figures.items()}, module.images_seen
-        )
+        figures = {f"overfitting/{name}": value for name, value in figures.items()}
+        run.overfitting = module.images_seen, figures
+        run.loggers.metrics(figures, module.images_seen)
 
 
 def _of_real(images: Tensor, labels: Tensor, trainer: Trainer, module: AdversarialModule) -> Tensor | None:

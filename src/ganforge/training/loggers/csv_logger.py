@@ -20,10 +20,13 @@ class CsvLogger(Logger):
 
     def start(self, run: RunInfo) -> None:
         self._path = run.folder / "metrics.csv"
+        self.rolled_back(run.images_seen)
+
+    def rolled_back(self, images_seen: int) -> None:
         rows = self._rows() if self._path.exists() else []
-        kept = [row for row in rows if _images_seen(row) <= run.images_seen]
+        kept = [row for row in rows if _images_seen(row) <= images_seen]
         self._columns = ["images_seen", "kimg"]
-        self._write([row for row in kept if run.images_seen > 0])
+        self._write([row for row in kept if images_seen > 0])
 
     def metrics(self, values: Mapping[str, float], images_seen: int) -> None:
         row = {"images_seen": str(images_seen), **{name: f"{value:.6g}" for name, value in values.items()}}

@@ -65,6 +65,9 @@ class Logger:
     def summary(self, values: Mapping[str, Any]) -> None:
         """Sets figures that describe the run as a whole."""
 
+    def rolled_back(self, images_seen: int) -> None:
+        """The run goes on from an earlier checkpoint: what was logged after it no longer counts."""
+
     def config(self, values: Mapping[str, Any]) -> None:
         """Adds to the configuration, nested plain data: how scores are made is known after the start only."""
 
@@ -94,14 +97,17 @@ class Loggers:
     def table(self, name: str, rows: Sequence[Mapping[str, Any]], images_seen: int) -> None:
         self._each(lambda logger: logger.table(name, rows, images_seen))
 
-    def alert(self, title: str, text: str, images_seen: int) -> None:
-        self._each(lambda logger: logger.alert(title, text, images_seen))
-
     def checkpoint(self, path: Path, facts: Mapping[str, Any]) -> None:
         self._each(lambda logger: logger.checkpoint(path, facts))
 
     def summary(self, values: Mapping[str, Any]) -> None:
         self._each(lambda logger: logger.summary(values))
+
+    def alert(self, title: str, text: str, images_seen: int) -> None:
+        self._each(lambda logger: logger.alert(title, text, images_seen))
+
+    def rolled_back(self, images_seen: int) -> None:
+        self._each(lambda logger: logger.rolled_back(images_seen))
 
     def config(self, values: Mapping[str, Any]) -> None:
         self._each(lambda logger: logger.config(values))

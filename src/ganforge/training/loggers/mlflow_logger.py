@@ -37,7 +37,7 @@ class MlflowLogger(Logger):
         self.experiment = experiment
         self._client: Any = None
         self._id = ""
-        self._logged = -1
+        self._logged = self._last = -1
 
     def start(self, run: RunInfo) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -71,6 +71,10 @@ class MlflowLogger(Logger):
     def metrics(self, values: Mapping[str, float], images_seen: int) -> None:
         if images_seen > self._logged:
             self._log(values, images_seen)
+            self._last = images_seen
+
+    def rolled_back(self, images_seen: int) -> None:
+        self._logged = max(self._logged, self._last)
 
     def picture(self, name: str, picture: Tensor, images_seen: int) -> None:
         if images_seen > self._logged:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -15,12 +16,20 @@ class TensorBoardLogger(Logger):
 
     def __init__(self) -> None:
         self._writer: Any = None
+        self._folder = Path()
 
     def start(self, run: RunInfo) -> None:
+        self._folder = run.folder / "tensorboard"
+        self._open(run.images_seen + 1 if run.images_seen else None)
+
+    def rolled_back(self, images_seen: int) -> None:
+        self._writer.close()
+        self._open(images_seen + 1)
+
+    def _open(self, purge: int | None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        purge = run.images_seen + 1 if run.images_seen else None
-        self._writer = SummaryWriter(run.folder / "tensorboard", purge_step=purge)
+        self._writer = SummaryWriter(self._folder, purge_step=purge)
 
     def metrics(self, values: Mapping[str, float], images_seen: int) -> None:
         for name, value in values.items():

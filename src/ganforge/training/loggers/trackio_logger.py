@@ -31,7 +31,7 @@ class TrackioLogger(Logger):
         self.group = group
         self._trackio: Any = None
         self._run: Any = None
-        self._logged = -1
+        self._logged = self._last = -1
 
     def start(self, run: RunInfo) -> None:
         try:
@@ -77,12 +77,16 @@ class TrackioLogger(Logger):
     def alert(self, title: str, text: str, images_seen: int) -> None:
         _quietly(lambda: self._run.alert(title=title, text=text, step=images_seen))
 
+    def rolled_back(self, images_seen: int) -> None:
+        self._logged = max(self._logged, self._last)
+
     def finish(self, exit_code: int) -> None:
         _quietly(self._trackio.finish)
 
     def _log(self, values: Callable[[], dict[str, Any]], images_seen: int) -> None:
         if images_seen > self._logged:
             self._run.log(values(), step=images_seen)
+            self._last = images_seen
 
 
 def _quietly(call: Callable[[], Any]) -> Any:

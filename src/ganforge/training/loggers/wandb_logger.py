@@ -9,6 +9,7 @@ import re
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,6 +66,7 @@ class WandbLogger(Logger):
         self._wandb: Any = None
         self._run: Any = None
         self._folder = Path()
+        self._info: RunInfo | None = None
         self._best: tuple[Path, dict[str, Any]] | None = None
         self._uploaded = -1  # steps up to here are on the server already
         self._set_data_dir = False
@@ -74,7 +76,7 @@ class WandbLogger(Logger):
 
         if self.mode == "disabled":
             return
-        self._wandb, self._folder = wandb, run.folder
+        self._wandb, self._folder, self._info = wandb, run.folder, run
         if "WANDB_DATA_DIR" not in os.environ:  # artifacts wait in there, by default in the user's home
             os.environ["WANDB_DATA_DIR"] = str(run.folder / "wandb")
             self._set_data_dir = True
@@ -140,6 +142,15 @@ class WandbLogger(Logger):
 
     def checkpoint(self, path: Path, facts: Mapping[str, Any]) -> None:
         self._best = path, dict(facts)
+
+    def rolled_back(self, images_seen: int) -> None:
+        """As where the run ends and is resumed from there; a server that has later rows already gets none up to them."""
+        if self._run is not None:
+            assert self._info is not None
+            best, self._best = self._best, None
+            self.finish(0)
+            self.start(replace(self._info, images_seen=images_seen))
+            self._best = best
 
     def summary(self, values: Mapping[str, Any]) -> None:
         if self._run is not None:
