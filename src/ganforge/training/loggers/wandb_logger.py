@@ -144,7 +144,7 @@ class WandbLogger(Logger):
         self._best = path, dict(facts)
 
     def rolled_back(self, images_seen: int) -> None:
-        """As where the run ends and is resumed from there; a server that has later rows already gets none up to them."""
+        """As where the run ends and is resumed from there; a server that has later rows gets none up to them."""
         if self._run is not None:
             assert self._info is not None
             best, self._best = self._best, None
