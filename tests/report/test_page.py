@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from ganforge.report import page as page_module
+from ganforge.report.data import report_data
 from ganforge.report.page import PlotlyMissingError, page
+from ganforge.report.pictures import Embedded
+from ganforge.report.server import serve
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -161,28 +164,18 @@ def test_the_slider_goes_through_training(shown: Any, until: Any) -> None:
 
 
 def test_everything_can_be_reached_by_keyboard(shown: Any) -> None:
-    shown.keyboard.press("Tab")
-    seen = set()
-    for _ in range(120):
-        seen.add(
+    wanted = {"theme", "filter", "filter-key", "filter-add", "all", "name", "colour", "chart", "time", "play"}
+    wanted |= {"reference", "source", "objective", "parallel"}
+    for _ in range(400):
+        shown.keyboard.press("Tab")
+        wanted -= set(
             shown.evaluate(
-                "(({id, className, tagName}) => id || className || tagName)(document.activeElement)"
+                "(({id, className}) => [id, ...String(className).split(' ')])(document.activeElement)"
             )
         )
-        shown.keyboard.press("Tab")
-    assert {
-        "theme",
-        "filter",
-        "filter-key",
-        "filter-add",
-        "all",
-        "name",
-        "colour",
-        "chart",
-        "time",
-        "play",
-    } <= seen
-    assert {"reference", "source", "objective", "parallel"} <= seen
+        if not wanted:
+            break
+    assert not wanted
     shown.locator("#runs th[data-column='final:fid'] button").first.focus()
     shown.keyboard.press("Enter")
     assert shown.evaluate("document.activeElement.textContent").startswith("final fid"), "the focus stays"
@@ -357,6 +350,20 @@ def _entry(i: int, curves: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def test_runs_that_never_played_are_shown(watched: Any, tmp_path: Path) -> None:
+    for i in range(2):
+        (tmp_path / "sweep" / str(i)).mkdir(parents=True)
+        (tmp_path / "sweep" / str(i) / "overrides.yaml").write_text(f"[optimizer.lr=-{i}]")
+        (tmp_path / "sweep" / str(i) / "failure.txt").write_text("Invalid learning rate")
+    out = tmp_path / "report.html"
+    out.write_text(page(report_data([tmp_path], Embedded(2), str), "none"))
+    opened = watched.open(out.as_uri())
+    assert opened.locator("#runs tbody .state").all_inner_texts() == ["failed"] * 2
+    assert "optimizer.lr" in opened.inner_text("#runs thead")
+    assert opened.inner_text("#grids") == "No sample grids here."
+    assert opened.inner_text("#sweep-said").startswith("Nothing to draw")
+
+
 def test_the_policy_lets_no_other_script_run(watched: Any, report_file: Path, tmp_path: Path) -> None:
     """Were a string of a run ever to become markup, the browser would not run it."""
     changed = tmp_path / "changed.html"
@@ -375,7 +382,10 @@ def test_what_json_does_not_know_is_refused_early() -> None:
     assert json.loads(page_module.as_json({"name": "é<"})) == {"name": "é<"}
 
 
-def test_plotly_is_asked_for_by_the_name_of_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plotly_is_asked_for_by_the_name_of_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(page_module, "find_spec", lambda name: None)
-    with pytest.raises(PlotlyMissingError, match=r"pip install 'ganforge\[report\]'"):
-        page({}, "title")
+    for call in (lambda: page({}, "title"), lambda: serve([tmp_path], "title", 0, print)):
+        with pytest.raises(PlotlyMissingError, match=r"pip install 'ganforge\[report\]'"):
+            call()

@@ -106,8 +106,8 @@ def record_end(folder: Path, state: Literal["ended", "stopped", "failed"], reaso
             record = json.loads(path.read_text())
             record["starts"][-1]["end"] = {"time": _now(), "state": state, "reason": reason}
             _write_whole(path, json.dumps(record, indent=2) + "\n")
-    except OSError:  # the disk may be what failed
-        log.error("%s", reason)
+    except (OSError, ValueError, LookupError) as error:  # the disk may be what failed
+        log.error("%s; %s could not be written: %s", reason, path, error)
 
 
 def record_refusal(folder: Path, overrides: Sequence[str], message: str) -> None:

@@ -70,10 +70,22 @@ class Collector:
         self._pictures, self._link = pictures, link
         self._known: dict[Path, tuple[Any, RunFolder]] = {}
         self._entries: dict[Path, tuple[Any, dict[str, Any]]] = {}
+        self._key: Any = None
+        self._data: dict[str, Any] = {}
 
     def collect(self, runs: Sequence[RunFolder]) -> dict[str, Any]:
-        """What the page shows of these runs."""
+        """What the page shows of these runs: the same object as before while nothing has changed."""
         runs = [self._fresh(run) for run in runs]
+        sweeps = sorted({run.sweep for run in runs if run.sweep is not None})
+        searches = [search for search in map(read_search, sweeps) if search]
+        key = ([(run.path, run.signature(), run.ending) for run in runs], searches)
+        if key != self._key:
+            self._key, self._data = key, self._collect(runs, sweeps, searches)
+        return self._data
+
+    def _collect(
+        self, runs: Sequence[RunFolder], sweeps: Sequence[Path], searches: Sequence[Search]
+    ) -> dict[str, Any]:
         counts: dict[str, int] = {}
         for run in runs:
             for name in run.curves:
@@ -86,8 +98,6 @@ class Collector:
         asked = {key for run in runs for key in run.asked_keys}
         whole = [run.settings for run in runs if run.config]
         shared = {k: v for k, v in (whole[0] if whole else {}).items() if all(_same(s, k, v) for s in whole)}
-        sweeps = sorted({run.sweep for run in runs if run.sweep is not None})
-        searches = [search for search in map(read_search, sweeps) if search]
         pruned = {
             search.path / folder
             for search in searches

@@ -31,7 +31,7 @@ def page(data: Mapping[str, Any], title: str, *, live: bool = False) -> str:
         PlotlyMissingError: Plotly is not installed.
     """
     parts = resources.files("ganforge.report")
-    plotly, script = _plotly(), parts.joinpath("page.js").read_text(encoding="utf-8")
+    plotly, script = plotly_script(), parts.joinpath("page.js").read_text(encoding="utf-8")
     connect = "connect-src 'self'; img-src 'self' data: blob:" if live else "img-src data: blob:"
     policy = (
         f"default-src 'none'; script-src {_hash(plotly)} {_hash(script)}; style-src 'unsafe-inline'; {connect}; "
@@ -54,7 +54,12 @@ def as_json(data: Mapping[str, Any]) -> str:
     return json.dumps(data, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 
-def _plotly() -> str:
+def plotly_script() -> str:
+    """Plotly's JavaScript, of the Python package.
+
+    Raises:
+        PlotlyMissingError: it is not installed.
+    """
     spec = find_spec("plotly")
     if spec is None or spec.origin is None:
         raise PlotlyMissingError("ganforge report needs Plotly: pip install 'ganforge[report]'")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ganforge.report.data import Collector
-from ganforge.report.page import as_json, page
+from ganforge.report.page import as_json, page, plotly_script
 from ganforge.runs import Grid, RunFolder, find_runs
 
 ADDRESS = "127.0.0.1"
@@ -35,7 +35,9 @@ def serve(folders: Sequence[Path], title: str, port: int, ready: Callable[[str],
     Raises:
         FileNotFoundError: a folder that does not exist.
         ValueError: no run in any of them, or a port that is in use.
+        PlotlyMissingError: Plotly is not installed.
     """
+    plotly_script()
     live = Live(folders, title)
     live.refresh()
     try:
@@ -59,12 +61,16 @@ class Live:
         self._files: dict[str, Path] = {}
         self._collector = Collector(self._grids, self._address)
         self._lock = threading.Lock()
+        self._collected: dict[str, Any] = {}  # the collector's own, the same one while nothing changes
         self._data: dict[str, Any] = {}
 
     def refresh(self) -> dict[str, Any]:
         """Looks at the folders; `tag` changes when there is something new."""
         with self._lock:
             data = self._collector.collect(find_runs(self._folders))
+            if data is self._collected:
+                return self._data
+            self._collected = data
             unmade = {key: value for key, value in data.items() if key != "made"}
             tag = hashlib.sha256(as_json(unmade).encode()).hexdigest()[:16]
             if tag != self._data.get("tag"):
