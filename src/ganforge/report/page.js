@@ -511,13 +511,13 @@
     if (view.source === plainRuns || !search) {
       const keys = swept().filter((key) => key !== "seed" && key !== "total_kimg").slice(0, MOST_AXES);
       return { search: null, keys, list: visible.map((run) => ({
-        name: short(run), path: run.path, state: run.state, value: valueOf(run, view.objective),
+        name: short(run), path: run.path, state: run.state, value: view.objective ? valueOf(run, view.objective) : null,
         params: Object.fromEntries(keys.map((key) => [key, setting(run, key)])),
       })) };
     }
     const ranked = Object.keys(search.importance);
     const keys = unique([...ranked, ...search.trials.flatMap((trial) => Object.keys(trial.params))]).slice(0, MOST_AXES);
-    const which = Number(view.objective.slice(7));
+    const which = Number((view.objective || "metric:0").slice(7));
     return { search, keys, list: search.trials.map((trial) => ({
       name: `trial ${trial.number}`, number: trial.number, state: trial.state, error: trial.error, params: trial.params,
       value: trial.values ? trial.values[which] : null, values: trial.values,
