@@ -94,6 +94,19 @@ def test_an_offline_run_holds_everything_and_a_resume_keeps_its_id(
     assert "WANDB_DATA_DIR" not in os.environ
 
 
+def test_a_run_that_goes_back_holds_each_step_once(no_wandb_around: None, tmp_path: Path) -> None:
+    logger = WandbLogger()
+    logger.start(info(tmp_path))
+    for seen in (100, 200, 300):
+        logger.metrics({"kimg": seen / 1000, "train/loss": 1.0}, seen)
+    logger.rolled_back(100)
+    logger.metrics({"kimg": 0.2, "train/loss": 2.0}, 200)
+    logger.finish(0)
+    assert steps(*files(tmp_path)) == [100, 200]
+    history = of_type(records(*files(tmp_path)), "history")
+    assert [row["item"]["train/loss"] for row in history] == [1.0, 2.0]
+
+
 def test_disabled_writes_nothing(tmp_path: Path) -> None:
     log_a_little(WandbLogger(mode="disabled"), info(tmp_path))
     assert list(tmp_path.iterdir()) == []
