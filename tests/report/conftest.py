@@ -64,7 +64,7 @@ def watched(_desktop: Watched) -> Iterator[Watched]:
     assert _desktop.complaints == []
 
 
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 90.0) -> None:
     """Waits in this process: the page's policy forbids the browser to evaluate strings."""
     end = time.monotonic() + seconds
     while not condition():
