@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +127,17 @@ def test_every_example_composes(command: str, example: str) -> None:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         for point in list(space.corners())[-2:]:
             compose(config_name=command, overrides=space.words(point))
+
+
+def test_a_reader_may_stop_early(own_environment: Any) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "ganforge", "train", "--help"]
+    done = subprocess.run(
+        command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60, env=own_environment
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_composed_configuration_is_printed(ganforge: Any) -> None:

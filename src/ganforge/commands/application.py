@@ -38,25 +38,31 @@ def main() -> int:
     log_to_stderr()
     join_the_sweep()
     if not words or words[0] in ("-h", "--help", "help"):
-        print(overview())
-        return 0
+        return _show(overview())
     if words[0] == "--version":
-        print(f"ganforge {__version__}")
-        return 0
+        return _show(f"ganforge {__version__}")
     command, overrides = words[0], words[1:]
     if command not in COMMANDS:
         return _fail(
             f"there is no command {command!r}: it is one of {', '.join(COMMANDS)}{did_you_mean(command, COMMANDS)}"
         )
     if any(word in ("-h", "--help") for word in overrides):
-        print(command_help(command))
-        return 0
+        return _show(command_help(command))
     _let_waiting_threads_sleep()
     try:
         with _among_others(command):
             return _run(command, overrides)
     except UserError as error:
         return _fail(str(error))
+
+
+def _show(text: str) -> int:
+    """Prints it, for as much as the other end of a pipe, `head` perhaps, wants to read."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+    return 0
 
 
 def _let_waiting_threads_sleep() -> None:
