@@ -66,22 +66,24 @@ def targets(config: Any, where: str) -> Iterator[tuple[str, Config]]:
             yield from targets(value, f"{where}[{index}]")
 
 
-def leave_out_unknown_heads(config: Any, where: str) -> None:
-    """Takes `head: null` out of networks that know no head, in place: what says how they take labels is `head=`.
+def leave_out_unknown_ways(config: Any, where: str) -> None:
+    """Takes `head: null` and `conditioning: null` out of networks that know none, in place: what says how they take
+    labels is `head=` and `conditioning=`.
 
     Raises:
-        UserError: a head for a network that takes none.
+        UserError: a head or a conditioning for a network that takes none.
     """
     if isinstance(config, dict):
-        if "_target_" in config and "head" in config and not _takes(target_of(config, where), "head"):
-            if config["head"] is not None:
-                raise UserError(
-                    f"{where}.head: {config['_target_']} takes labels in its own way and no head: leave head=... out, "
-                    "or have its constructor take one, as in docs/own_parts.md"
-                )
-            del config["head"]
+        for way in ("head", "conditioning"):
+            if "_target_" in config and way in config and not _takes(target_of(config, where), way):
+                if config[way] is not None:
+                    raise UserError(
+                        f"{where}.{way}: {config['_target_']} takes labels in its own way and no {way}: leave "
+                        f"{way}=... out, or have its constructor take one, as in docs/own_parts.md"
+                    )
+                del config[way]
         for key, value in config.items():
-            leave_out_unknown_heads(value, f"{where}.{key}")
+            leave_out_unknown_ways(value, f"{where}.{key}")
 
 
 def _takes(target: Any, word: str) -> bool:

@@ -252,7 +252,7 @@ def _assemble(job: _Job, data: Any) -> _Parts:
     conditional = check_conditional(settings, data)
     check_ranks(settings)
     for part in ("model", "game"):
-        building.leave_out_unknown_heads(settings[part], part)
+        building.leave_out_unknown_ways(settings[part], part)
     building.check(settings["model"], "model")
     torch.manual_seed(derive_seed(settings["seed"], "weights"))
     game = building.build(settings["game"], "game")
