@@ -141,3 +141,21 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str | None:
     url = request.getfixturevalue("postgresql")
     assert isinstance(url, str)
     return url
+
+
+@pytest.fixture
+def nothing_is_left() -> Iterator[None]:
+    """Neither a file handle nor a process, beside what other tests may have of both."""
+    before = _open_files(), _children()
+    yield
+    assert (_open_files(), _children()) == before
+
+
+def _open_files() -> set[str]:
+    folder = Path("/proc/self/fd")
+    return {path.name for path in folder.iterdir() if path.exists()} if folder.exists() else set()
+
+
+def _children() -> set[str]:
+    lists = Path("/proc/self/task").glob("*/children")
+    return {child for each in lists for child in each.read_text().split()}

@@ -7,7 +7,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,27 +14,14 @@ import pytest
 from ganforge.commands.sweeps.gpus import Gpus
 from ganforge.commands.sweeps.jobs import Ended, Evaluated, Jobs
 
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
+
 JOIN = "from ganforge.commands.job_of_a_sweep import *; join_the_sweep(); import os, sys, signal, time\n"
 
 
 @pytest.fixture(autouse=True)
 def _finds_the_package(own_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", own_environment["PYTHONPATH"])
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_left() -> Iterator[None]:
-    """Neither a file handle nor a process."""
-    before = _open_files()
-    yield
-    assert _open_files() == before
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
-
-
-def _open_files() -> set[str]:
-    folder = Path("/proc/self/fd")
-    return {path.name for path in folder.iterdir() if path.exists()} if folder.exists() else set()
 
 
 def programs(at_once: int = 1, gpus: Gpus | None = None) -> Jobs:
