@@ -188,7 +188,9 @@ def test_a_sweep_goes_on_after_a_job_that_is_refused(train: Any, tmp_path: Path)
     assert outcome.code == 2
     assert "error: job 0: batch_size=32" in outcome.err
     assert "Traceback" not in outcome.err
-    assert not (tmp_path / "sweep" / "0").exists()
+    refused = tmp_path / "sweep" / "0"  # what a report needs to show the job as failed, and no more
+    assert {path.name for path in refused.iterdir()} == {"failure.txt", "overrides.yaml"}
+    assert "batch_size=32" in (refused / "failure.txt").read_text()
     assert (tmp_path / "sweep" / "1" / "checkpoints" / "last.ckpt").exists()
 
 
