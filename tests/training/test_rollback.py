@@ -138,7 +138,8 @@ def play(
 def last(folder: Path) -> dict[str, Any]:
     """What the run's checkpoint holds, but for its name, how long it took, and what is Lightning's own."""
     state: dict[str, Any] = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    del state["ganforge"]["seconds", "played"], state["ganforge"]["run"]
+    for key in ("seconds", "played", "run"):
+        del state["ganforge"][key]
     kept = ("clock", "state_dict", "optimizer_states", "ganforge", "callbacks")
     return {name: state[name] for name in kept}
 
