@@ -214,7 +214,7 @@ def built(model: str, num_classes: int, image_size: int | None) -> Game:
 
     def network(part: str) -> nn.Module:
         words: dict[str, Any] = {
-            k: v for k, v in config[part].items() if k not in ("_target_", "head", *facts)
+            k: v for k, v in config[part].items() if k not in ("_target_", "head", "conditioning", *facts)
         }
         if "norm" in words:
             words["norm"] = "batch"
