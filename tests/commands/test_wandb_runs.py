@@ -105,9 +105,9 @@ def test_a_run_goes_on_when_wandbs_process_is_killed(own_environment: dict[str, 
     finally:
         process.kill()
     assert process.returncode == 128 + signal.SIGTERM, err
-    assert [line for line in err.splitlines() if "wandb" in line and line.startswith("warning")] == [
-        "warning: logger wandb failed and is left out from now on: ConnectionResetError: Connection lost"
-    ]
+    (warning,) = [line for line in err.splitlines() if "wandb" in line and line.startswith("warning")]
+    # Which words the system has for it depends on whether the socket was being read or written.
+    assert warning.startswith("warning: logger wandb failed and is left out from now on: Connection"), warning
     assert "Traceback" not in err
     seen = images_seen(tmp_path / "run")
     assert seen == list(range(32, seen[-1] + 32, 32))
