@@ -224,6 +224,13 @@ def test_scores_are_held_against_their_best() -> None:
 
     assert said(TurnedBack(), scored("fid", [100, 50, 80, 40, 45, 59, 61, 62])) == [7]
     assert said(TurnedBack(), scored("fid", [0.0, 5, 5])) == [], "no multiple of nothing"
+    larger = [
+        {**each, "health/size": size}
+        for each, size in zip(scored("fid", [9, 60, 60]), [0.0, 0.5, 1.0], strict=True)
+    ]
+    assert said(TurnedBack(), [*larger, *larger[2:], *larger[2:]]) == [], "images have grown since"
+    small = [{"scores/fid": value, "health/size": 0.0} for value in (9, 60, 60)]
+    assert said(TurnedBack(), small) == [2]
     assert said(CoverageFalls(), scored("coverage", [0.01, 0.1, 0.001, 0.001])) == [], "it never was any good"
     assert said(CoverageFalls(figure="recall"), scored("recall", [0.9, 0.4, 0.4])) == [2]
     assert said(ClassesIgnored(grace=0), scored("class_consistency", [0.12, 0.1, 0.09, 0.1])) == [2]

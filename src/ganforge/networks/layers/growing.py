@@ -59,6 +59,10 @@ class Growing(nn.Module):
         self._fading = alpha < 1
         self.alpha.fill_(alpha)  # a tensor, so that the compiler sees no new number each round
 
+    def size_at(self, images_seen: int) -> float:
+        """How many levels beyond 4x4 there are then: see `growth`."""
+        return growth(images_seen, self.stable_kimg, self.fade_kimg, self.levels)
+
     def stage(self) -> tuple[int, Tensor | None]:
         """The last level that has begun, and its share while it fades in."""
         if self.training:
@@ -70,7 +74,7 @@ class Growing(nn.Module):
     def _stage_at(self, images_seen: int) -> tuple[int, float]:
         if images_seen < 0:
             return self.levels, 1.0
-        grown = growth(images_seen, self.stable_kimg, self.fade_kimg, self.levels)
+        grown = self.size_at(images_seen)
         level = math.ceil(grown)
         return level, 1.0 - (level - grown)
 

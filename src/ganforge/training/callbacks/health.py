@@ -270,6 +270,8 @@ class Health(Periodic):
         signals = {**clock, **means, **measured, **self._facts}
         if run.scored_at == module.images_seen:
             signals |= {f"scores/{name}": value for name, value in run.scores.items()}
+        if self._clock.growing is not None:
+            signals["health/size"] = self._clock.growing.size_at(module.images_seen)
         if run.overfitting[0] == module.images_seen:
             signals |= run.overfitting[1]
         run.beside |= measured | {name: means[name] for name in ("health/waiting",) if name in means}
@@ -389,13 +391,13 @@ class _Clock:
 
     def __init__(self) -> None:
         self._first = True
-        self._grows = False  # and so becomes slower by itself
+        self.growing: Growing | None = None  # a network that becomes slower by itself
         self._since = self._paused = self._waited = 0.0
         self._images = 0
 
     def start(self, module: AdversarialModule, run: Run) -> None:
         self._first = True
-        self._grows = any(isinstance(each, Growing) for each in module.game.modules())
+        self.growing = next((each for each in module.game.modules() if isinstance(each, Growing)), None)
         self._note(module, run)
 
     def read(self, module: AdversarialModule, run: Run) -> dict[str, float]:
@@ -406,7 +408,7 @@ class _Clock:
             return signals
         if not self._first:  # which holds what is done once: workers start, kernels are chosen
             signals["health/waiting"] = (module.waited_seconds - self._waited) / seconds
-            if not self._grows:
+            if self.growing is None:
                 signals["health/images_per_second"] = (module.images_seen - self._images) / seconds
         self._first = False
         self._note(module, run)

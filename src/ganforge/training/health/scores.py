@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ganforge.training.health.check import Action, Check, Signals
 
 
@@ -24,7 +26,7 @@ class TurnedBack(Check):
         value = signals.get(f"scores/{self.figure}")
         if value is None:
             return None
-        best = self.memory["best"] = min(value, self.memory.get("best", value))
+        best = self.memory["best"] = min(value, _best(self.memory, signals, value))
         return value / best if best > 0 else None
 
     def say(self, value: float, signals: Signals) -> str:
@@ -59,7 +61,7 @@ class CoverageFalls(Check):
         value = signals.get(f"scores/{self.figure}")
         if value is None:
             return None
-        best = self.memory["best"] = max(value, self.memory.get("best", value))
+        best = self.memory["best"] = max(value, _best(self.memory, signals, value))
         return value / best if best >= self.from_best else None
 
     def say(self, value: float, signals: Signals) -> str:
@@ -108,3 +110,10 @@ class ClassesIgnored(Check):
     def say(self, value: float, signals: Signals) -> str:
         consistency = signals["scores/class_consistency"]
         return f"classes are ignored: {consistency:.0%} of the images are of the class that was asked for"
+
+
+def _best(memory: dict[str, Any], signals: Signals, value: float) -> float:
+    """The best score before; the present one where networks have grown since: larger images are another task."""
+    size, memory["size"] = memory.get("size"), signals.get("health/size")
+    best: float = memory.get("best", value) if memory["size"] == size else value
+    return best
