@@ -6,9 +6,18 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
 from ganforge.commands.sweeps.launcher import SweepInProcesses
 from ganforge.commands.sweeps.sweeper import SearchWithOptuna
+from ganforge.commands.sweeps.workers import SweepInJoblib, SweepInRay
 
 
 class Processes(SweepInProcesses):
+    """See there."""
+
+
+class Joblib(SweepInJoblib):
+    """See there."""
+
+
+class Ray(SweepInRay):
     """See there."""
 
 

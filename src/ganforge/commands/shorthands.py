@@ -15,13 +15,6 @@ BARE_LISTS = {"report": "runs", "compare": "runs"}  # and what several of them d
 FLAGS = {"report": {"--watch": "watch=true"}}  # settings that are also written as flags
 
 
-_SEVERAL = "sweep.n_jobs=2 runs several jobs at a time, each a process of its own with its own GPU"
-NOT_OURS = {  # whose jobs share a process, or need a cluster's own server
-    "hydra/launcher=joblib": _SEVERAL,
-    "hydra/launcher=ray": f"{_SEVERAL}; several machines share the study of sweep=optuna, or take hydra/launcher=slurm",
-}
-
-
 def expand(command: str, words: Sequence[str]) -> list[str]:
     """The words with our shorthands spelled out.
 
@@ -31,11 +24,8 @@ def expand(command: str, words: Sequence[str]) -> list[str]:
     key is its source, zoo's a recipe's name, and those of report and compare are folders.
 
     Raises:
-        UserError: a side that is both a data set and a file here, several sources, or another launcher than ours.
+        UserError: a side that is both a data set and a file here, or several sources.
     """
-    for word in words:
-        if word in NOT_OURS:
-            raise UserError(f"{word} is not for ganforge: {NOT_OURS[word]} (docs/sweeps.md)")
     groups = options()
     if command in BARE:
         words = _with_bare_word(command, BARE[command], words)

@@ -152,7 +152,6 @@ SEARCH = ("sweep=optuna", "hydra.sweep.dir=sweep")
         ((*SEARCH, LR, "trainer.precision=half", "metrics=digits"), ["trainer.precision=half"]),
         ((*SEARCH, "optimizer.generator.lr=tag(lin,interval(0,1))"), ["the only tag here is log"]),
         ((*SEARCH, LR, "hydra/launcher=joblib"), ["hydra/launcher=joblib", "sweep.n_jobs=2"]),
-        (("-m", "seed=0,1", "hydra/launcher=ray"), ["hydra/launcher=ray", "sweep.n_jobs=2"]),
         (("-m", "seed=0,1", "sweep.n_jobs=two"), ["sweep.n_jobs=two", "whole number"]),
         (("-m", "seed=0,1", "sweep.n_trials=2"), ["there is no setting 'sweep.n_trials'"]),
         (("-m", LR), ["interval", "sweep=optuna"]),

@@ -17,6 +17,10 @@ class Gpus:
     def __init__(self, names: Sequence[str] = ()) -> None:
         self._jobs = dict.fromkeys(names, 0)
 
+    @property
+    def names(self) -> list[str]:
+        return list(self._jobs)
+
     def take(self, number: int | None) -> list[str]:
         """The names of `number` of them for one job, or of all; fewer where there are not so many."""
         number = len(self._jobs) if number is None else number

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,11 +37,11 @@ _OF_THE_SWEEP = (
 )
 
 
-class SweepInProcesses(Launcher):
-    """Runs `ganforge COMMAND OVERRIDES hydra.run.dir=FOLDER` for every job of a sweep.
+class SweepLauncher(Launcher):
+    """Runs `ganforge COMMAND OVERRIDES hydra.run.dir=FOLDER` for every job of a sweep; where and when, others say.
 
     Args:
-        n_jobs: how many at a time. Of several each gets its share of the GPUs, and prints with its number in front.
+        n_jobs: how many at a time.
     """
 
     def __init__(self, n_jobs: int = 1) -> None:
@@ -52,14 +53,16 @@ class SweepInProcesses(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """
         Raises:
-            UserError: what cannot be swept.
-            PastHydra: a signal stopped a job, and with it the sweep.
+            PastHydra: what cannot be swept; or a signal stopped a job, and with it the sweep.
         """
         try:
             refuse_what_cannot_be_swept(job_overrides[0])
-            check_n_jobs(self._n_jobs)
-        except UserError as error:
+            self.check()
+            return self._launch(job_overrides, initial_job_idx)
+        except (UserError, RunFailedError) as error:
             raise PastHydra(error) from error
+
+    def _launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         Path(str(self._config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
         returns: dict[str, JobReturn] = {}
         words: dict[str, list[str]] = {}
@@ -68,38 +71,38 @@ class SweepInProcesses(Launcher):
             words[str(number)] = words_of_job(
                 self._config, number, overrides, self._folder(returns[str(number)])
             )
-        with Jobs(self._n_jobs, gpus_here() if self._n_jobs > 1 else None) as jobs:
-            stopped = self._play(jobs, words, returns)
-        if stopped is not None:
-            several = f"the sweep is stopped by {jobs.seen.name}" if jobs.seen and self._n_jobs > 1 else None
-            raise PastHydra(RunFailedError(several or str(stopped.error), stopped.exit_code))
+        self._stopped: Ended | None = None
+        seen = self.play(words, returns)
+        if self._stopped is not None:
+            several = f"the sweep is stopped by {seen.name}" if seen and self._n_jobs != 1 else None
+            raise RunFailedError(
+                several or str(self._stopped.error), 128 + seen if seen else self._stopped.exit_code
+            )
         return list(returns.values())
 
-    def _play(self, jobs: Jobs, words: dict[str, list[str]], returns: dict[str, JobReturn]) -> Ended | None:
-        """Runs all of them; where one was stopped by a signal no other is started, and it is returned."""
-        waiting = list(words)
-        stopped: Ended | None = None
-        while jobs.busy or (waiting and stopped is None and not jobs.seen):
-            while waiting and jobs.free and stopped is None:
-                name = waiting.pop(0)
-                trainer = OmegaConf.select(returns[name].hydra_cfg, "trainer") or {}  # type: ignore[arg-type]
-                jobs.start(name, words[name], wanted_by(trainer))
-            event = jobs.next()
-            if isinstance(event, Evaluated):
-                jobs.answer(event.name, goes_on=True)
-            elif isinstance(event, Ended):
-                job = returns[event.name]
-                if event.stopped:
-                    if self._n_jobs > 1:
-                        log.error("job %s: %s", event.name, event.error)
-                    stopped = stopped or event
-                elif event.error is not None:
-                    log.error("job %s: %s", event.name, event.error)
-                    failure = UserError if event.exit_code == 2 else RunFailedError
-                    job.return_value, job.status = failure(event.error), JobStatus.FAILED
-                else:
-                    job.return_value, job.status = event.returned, JobStatus.COMPLETED
-        return stopped
+    def check(self) -> None:
+        """
+        Raises:
+            UserError: a setting of the launcher that cannot be.
+        """
+        check_n_jobs(self._n_jobs)
+
+    def play(self, words: dict[str, list[str]], returns: dict[str, JobReturn]) -> signal.Signals | None:
+        """Runs all jobs, by their names, and hands each one's end to `conclude`; which signal stopped them, if any."""
+        raise NotImplementedError
+
+    def conclude(self, ended: Ended, job: JobReturn) -> None:
+        """Takes down what became of a job."""
+        if ended.stopped:
+            if self._n_jobs != 1:
+                log.error("job %s: %s", ended.name, ended.error)
+            self._stopped = self._stopped or ended
+        elif ended.error is not None:
+            log.error("job %s: %s", ended.name, ended.error)
+            failure = UserError if ended.exit_code == 2 else RunFailedError
+            job.return_value, job.status = failure(ended.error), JobStatus.FAILED
+        else:
+            job.return_value, job.status = ended.returned, JobStatus.COMPLETED
 
     def _job(self, number: int, overrides: list[str]) -> JobReturn:
         config = self._hydra.config_loader.load_sweep_config(self._config, overrides)
@@ -116,6 +119,30 @@ class SweepInProcesses(Launcher):
         folder = Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
         HydraConfig.instance().cfg = of_the_sweep
         return folder
+
+
+class SweepInProcesses(SweepLauncher):
+    """Jobs on this machine, which this process starts. Of several each gets its share of the GPUs."""
+
+    def play(self, words: dict[str, list[str]], returns: dict[str, JobReturn]) -> signal.Signals | None:
+        """Where one was stopped by a signal no other is started."""
+        waiting = list(words)
+        with Jobs(self._n_jobs, gpus_here() if self._n_jobs > 1 else None) as jobs:
+            while jobs.busy or (waiting and self._stopped is None and not jobs.seen):
+                while waiting and jobs.free and self._stopped is None:
+                    name = waiting.pop(0)
+                    jobs.start(name, words[name], gpus_of(returns[name]))
+                event = jobs.next()
+                if isinstance(event, Evaluated):
+                    jobs.answer(event.name, goes_on=True)
+                elif isinstance(event, Ended):
+                    self.conclude(event, returns[event.name])
+        return jobs.seen
+
+
+def gpus_of(job: JobReturn) -> int | None:
+    """How many GPUs a job asks for: see wanted_by."""
+    return wanted_by(OmegaConf.select(job.hydra_cfg, "trainer") or {})  # type: ignore[arg-type]
 
 
 def refuse_what_cannot_be_swept(overrides: Sequence[str]) -> None:

@@ -102,8 +102,8 @@ class SearchWithOptuna(Sweeper):
         launcher = self._config.hydra.runtime.choices["hydra/launcher"]
         if launcher != "processes":
             raise UserError(
-                f"hydra/launcher={launcher}: a search starts its jobs itself; on a cluster start the same command "
-                "several times, and they share the study (docs/sweeps.md)"
+                f"hydra/launcher={launcher}: a search starts its jobs itself, sweep.n_jobs=2 two at a time; on a "
+                "cluster start the same command several times, and they share the study (docs/sweeps.md)"
             )
         check_n_jobs(self._settings["n_jobs"])
         for key, least in (("n_trials", 1), ("seeds", 1), ("dead_after_seconds", 0)):
