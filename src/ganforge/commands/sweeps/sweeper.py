@@ -172,7 +172,7 @@ class SearchWithOptuna(Sweeper):
         plan = Plan(
             folder=folder,
             metrics=metrics,
-            sampler=self._config.hydra.runtime.choices["hydra/sweeper/sampler"],
+            sampler=type(self._sampler(0, given)).__name__.removesuffix("Sampler"),
             space=space,
             words=lambda number, words, folder: words_of_job(self._config, number, words, folder),
             seeds=[settings["seed"] + at for at in range(seeds)] if seeds > 1 else [],
