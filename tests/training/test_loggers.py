@@ -187,8 +187,12 @@ def test_tensorboard_holds_figures_and_pictures_and_a_resume_hides_what_came_aft
     ]
 
 
+# What is there of them where nothing is taken back: each step once, the first one that was logged for it.
+LOSSES = [(100, 0.1), (200, 0.2), (300, 0.3), (350, 1000.0), (400, 200.4), (450, 1000.0)]
+
+
 def log_and_resume(make: Callable[[], Logger], folder: Path) -> None:
-    """Two starts: the second goes on from 200 images, before the last step of the first."""
+    """Two starts: the second goes on from 200 images, before the last step of the first; each goes back once."""
     facts = {"tags": ["mine"], "config": {"loss": {"gamma": 1}}, "parts": {"loss": "hinge"}, "group": "sweep"}
     data = {"name": "digits", "fingerprint": "0123456789" * 6, "samples": 1797}
     for start, ends, exit_code in ((0, (100, 200, 300), 143), (200, (300, 400), 1)):
@@ -199,6 +203,9 @@ def log_and_resume(make: Callable[[], Logger], folder: Path) -> None:
         logger.picture("samples", torch.randint(256, (3, 4, 4), dtype=torch.uint8), ends[-1])
         logger.histogram("histogram/real_logits", torch.linspace(-1, 1, 100), ends[-1])
         logger.table("evaluations", ROWS, ends[-1])
+        logger.rolled_back(250)
+        for seen in (260, ends[-1], ends[-1] + 50):
+            logger.metrics({"kimg": seen / 1000, "train/loss": 1000.0}, seen)
         logger.summary({"best/fid": 2.5, "stop/reason": "patience"})
         logger.config({"evaluation": {"protocol": "0123abcd"}})
         logger.checkpoint(folder / "best.ckpt", {"fid": 2.5})
@@ -218,7 +225,7 @@ def test_mlflow_holds_the_run_in_a_file_beside_it_and_a_resume_logs_no_step_twic
     assert run.info.run_id == (folder / "mlflow_run_id.txt").read_text().strip()
     assert run.info.status == "FAILED"
     losses = client.get_metric_history(run.info.run_id, "train/loss")
-    assert [(loss.step, loss.value) for loss in losses] == [(100, 0.1), (200, 0.2), (300, 0.3), (400, 200.4)]
+    assert [(loss.step, loss.value) for loss in losses] == LOSSES
     assert run.data.metrics["best/fid"] == 2.5
     assert run.data.params == {"loss.gamma": "1"}
     expected = {"mine": "true", "parts.loss": "hinge", "group": "sweep", "stop/reason": "patience"}
@@ -242,7 +249,7 @@ def test_trackio_holds_the_run_and_a_resume_logs_no_step_twice(
     assert storage.get_runs("ganforge") == [name]
     logs = storage.get_logs("ganforge", name)
     losses = [(row["step"], row["train/loss"]) for row in logs if "train/loss" in row]
-    assert losses == [(100, 0.1), (200, 0.2), (300, 0.3), (400, 200.4)]
+    assert losses == LOSSES
     assert {row["step"] for row in logs if "samples" in row} == {300, 400}
     assert {row["step"] for row in logs if "histogram/real_logits" in row} == {300, 400}
     config = storage.get_run_config("ganforge", name)
