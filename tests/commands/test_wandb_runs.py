@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+from ganforge.report.data import report_data
+from ganforge.report.pictures import Embedded
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="there is no /proc to look into"),
@@ -60,29 +63,34 @@ def test_a_sweep_leaves_a_folder_and_a_run_a_job_in_one_group_and_the_failed_one
     words = ("model=mlp", "metrics=none", "total_kimg=0.064", "batch_size=32", "trainer=cpu")
     words += ("callbacks.samples=null", "tags=[mine]")
     lr = "optimizer.discriminator.lr=1e-4,1e30,2e-4"
-    outcome = typed("train", "-m", *words, lr, "hydra.sweep.dir=my_sweep")
+    outcome = typed("train", "-m", "sweep.n_jobs=2", *words, lr, "seed=0,1", "hydra.sweep.dir=my_sweep")
     assert outcome.code == 1, outcome.err
-    assert "job 1: " in outcome.err
+    assert "job 2: " in outcome.err
     folders = sorted(path for path in (tmp_path / "my_sweep").iterdir() if path.is_dir())
-    assert [folder.name for folder in folders] == ["0", "1", "2"]
+    assert [folder.name for folder in folders] == ["0", "1", "2", "3", "4", "5"]
     written = [records(folder) for folder in folders]
     runs = [run for of_job in written for run in of_job["run"]]
-    assert len({run["run_id"] for run in runs}) == 3
+    assert len({run["run_id"] for run in runs}) == 6
     assert {run["run_group"] for run in runs} == {"my_sweep"}
     assert {run["job_type"] for run in runs} == {"train"}
     assert {tuple(run["tags"]) for run in runs} == {("mine",)}
     assert runs[0]["config"]["update"]["parts"]["data"] == "digits"
     assert runs[0]["config"]["update"]["parts"]["loss"] == "hinge"
     ends = [end for of_job in written for end in of_job["exit"]]
-    assert [end.get("exit_code", 0) for end in ends] == [0, 1, 0]
-    *said_before, alert = written[1]["alert"]  # a check of the run's health may have spoken of the NaN
+    assert [end.get("exit_code", 0) for end in ends] == [0, 0, 1, 1, 0, 0]
+    *said_before, alert = written[2]["alert"]  # a check of the run's health may have spoken of the NaN
     assert all("failed" not in each["title"] for each in said_before)
-    assert alert["title"].endswith("/1 failed")
-    assert alert["text"] == (folders[1] / "failure.txt").read_text().strip()
+    assert alert["title"].endswith("/2 failed")
+    assert alert["text"] == (folders[2] / "failure.txt").read_text().strip()
     (alert,) = written[0]["alert"]
     assert alert["title"].endswith("/0 finished")
-    assert all((folder / "checkpoints" / "last.ckpt").exists() for folder in (folders[0], folders[2]))
+    assert all((folder / "checkpoints" / "last.ckpt").exists() for folder in [*folders[:2], *folders[4:]])
     assert cores(tmp_path) == []
+    reported = report_data([tmp_path / "my_sweep"], Embedded(6), str)["runs"]
+    assert [(Path(run["path"]), run["state"]) for run in reported] == [
+        (folder, "failed" if folder.name in "23" else "ended") for folder in folders
+    ]
+    assert reported[2]["reason"] == (folders[2] / "failure.txt").read_text().strip()
 
 
 def test_a_run_goes_on_when_wandbs_process_is_killed(own_environment: dict[str, str], tmp_path: Path) -> None:
