@@ -22,6 +22,8 @@ MISTYPED: list[tuple[Words, Words]] = [
     (("hydra.run.dri=x",), ("did you mean 'hydra.run.dir'?",)),
     (("data.root=x",), ("'data.root'", "data has image_size, channels, num_classes")),
     (("~foo",), ("'foo'",)),
+    (("~seed",), ("~seed", "seed=VALUE")),
+    (("~held_out",), ("~held_out", "held_out=VALUE")),
     (("+new=1",), ("'new'", "ganforge train --help")),
     (("+optimiser=adam",), ("'optimiser'", "did you mean 'optimizer'?")),
     (("+ema.foo=1",), ("'ema.foo'", "half_life_kimg, ramp_up")),

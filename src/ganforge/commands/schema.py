@@ -209,14 +209,25 @@ class PrepareConfig:
     shard_mb: float = MISSING
 
 
+SCHEMAS: dict[str, type] = {
+    "train": TrainConfig,
+    "profile": ProfileConfig,
+    "evaluate": EvaluateConfig,
+    "sample": SampleConfig,
+    "prepare": PrepareConfig,
+    "zoo": ZooConfig,
+    "dashboard": DashboardConfig,
+    "report": ReportConfig,
+    "compare": CompareConfig,
+}
+
+
 def register() -> None:
     store = ConfigStore.instance()
-    store.store(name="train_schema", node=TrainConfig)
-    store.store(name="profile_schema", node=ProfileConfig)
-    store.store(name="evaluate_schema", node=EvaluateConfig)
-    store.store(name="sample_schema", node=SampleConfig)
-    store.store(name="prepare_schema", node=PrepareConfig)
-    store.store(name="zoo_schema", node=ZooConfig)
-    store.store(name="dashboard_schema", node=DashboardConfig)
-    store.store(name="report_schema", node=ReportConfig)
-    store.store(name="compare_schema", node=CompareConfig)
+    for command, schema in SCHEMAS.items():
+        store.store(name=f"{command}_schema", node=schema)
+
+
+def settings_of(command: str) -> set[str]:
+    """The command's top-level settings, each of which is always there."""
+    return {each.name for each in fields(SCHEMAS[command])}

@@ -8,6 +8,7 @@ from pathlib import Path
 from ganforge.commands.errors import UserError
 from ganforge.commands.options import SWEEPER, options
 from ganforge.commands.run_folder import quoted
+from ganforge.commands.schema import settings_of
 
 SIDES = ("generated", "real", "held_out")
 BARE = {"prepare": "source", "zoo": "name"}  # what a word without a key stands for
@@ -24,9 +25,13 @@ def expand(command: str, words: Sequence[str]) -> list[str]:
     key is its source, zoo's a recipe's name, and those of report and compare are folders.
 
     Raises:
-        UserError: a side that is both a data set and a file here, or several sources.
+        UserError: a side that is both a data set and a file here, several sources, or a setting left out.
     """
     groups = options()
+    for word in words:
+        key = word[1:].partition("=")[0]
+        if word.startswith("~") and key in settings_of(command) - groups.keys():
+            raise UserError(f"{word}: ganforge {command} always has {key}; {key}=VALUE sets it")
     if command in BARE:
         words = _with_bare_word(command, BARE[command], words)
     if command in BARE_LISTS:
