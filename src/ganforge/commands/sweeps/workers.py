@@ -21,9 +21,7 @@ from ganforge.commands.sweeps.gpus import gpus_here
 from ganforge.commands.sweeps.jobs import Ended, Evaluated, Jobs
 from ganforge.commands.sweeps.launcher import SweepLauncher, gpus_of
 
-_STOP = (
-    "stop"  # the file in the sweep's own folder that tells joblib's workers of a signal: its number is in it
-)
+_STOP = "stop"  # the file that tells joblib's workers of a signal: its number is in it
 _LOOK_SECONDS = 0.2
 
 
