@@ -90,7 +90,8 @@ class SweepInRay(SweepLauncher):
         try:
             ray.init(address=self._address, logging_level="warning", **{**own, **self._settings})
         except (ConnectionError, ValueError, RuntimeError, TypeError) as error:
-            raise UserError(f"hydra.launcher.address={self._address}: {error}") from error
+            where = f"hydra.launcher.address={self._address}" if self._address else "hydra/launcher=ray"
+            raise UserError(f"{where}: {error}") from error
         seen: list[signal.Signals] = []
         try:
             there_are = ray.cluster_resources()
