@@ -32,8 +32,8 @@ SPACE = (
     "ema.half_life_kimg=tag(log,interval(0.5,20))",
     "model.discriminator.dropout=interval(0.0,0.5)",
 )
-COMMON = ("metrics.compute=[fid]", "callbacks.samples=null", "logger=csv", "trainer=cpu", "total_kimg=30")
-PRUNING = ("sweep.pruner=median", "sweep.pruner.startup_trials=5", "sweep.pruner.warmup_kimg=6")
+COMMON = ("metrics.compute=[fid]", "callbacks.samples=null", "logger=csv", "trainer=cpu", "total_kimg=12")
+PRUNING = ("sweep.pruner=median", "sweep.pruner.startup_trials=5", "sweep.pruner.warmup_kimg=3")
 MANY = 400  # trials of random search, which ends by its time
 SEARCHES = {"tpe": "TPE", "random": "random"}
 
