@@ -152,7 +152,7 @@ def perturb(network: nn.Module) -> None:
 @pytest.mark.parametrize(("name", "image_size"), PAIRS)
 def test_labels_matter_exactly_when_conditional(name: str, image_size: int | None) -> None:
     for num_classes in (0, 3):
-        pair = make(name, image_size, num_classes=num_classes)
+        pair = make(name, image_size, num_classes=num_classes, width=16)
         perturb(pair.generator.eval())
         perturb(pair.discriminator.eval())
         images = torch.randn(5, *pair.shape)
