@@ -76,6 +76,34 @@ def test_a_signal_stops_every_job_in_order(launcher: tuple[str, ...], started: A
         assert state["clock"]["round"] > 0
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="there is no /proc to look into")
+def test_a_worker_of_joblibs_that_is_killed_ends_the_sweep_and_its_job_in_order(
+    started: Any, tmp_path: Path
+) -> None:
+    endless = ("total_kimg=1000000", "callbacks.checkpoint.every_kimg=0", "callbacks.log.every_kimg=0.032")
+    process = started("-m", *LAUNCHERS["joblib"], "seed=0,1", *endless, "metrics=none", *PLAIN)
+    folders = [tmp_path / "sweep" / name for name in ("0", "1")]
+    until = time.monotonic() + 180
+    while not all((folder / "metrics.csv").exists() for folder in folders):
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    (worker, *_) = (child for child in children_of(process.pid) if len(children_of(child)) == 1)
+    os.kill(worker, signal.SIGKILL)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1, err
+    assert "a worker of joblib was killed" in err.splitlines()[-1]
+    until = time.monotonic() + 60
+    while not any((folder / "checkpoints" / "last.ckpt").exists() for folder in folders):
+        assert time.monotonic() < until
+        time.sleep(0.2)
+
+
+def children_of(process: int) -> list[int]:
+    lists = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(child) for each in lists for child in each.read_text().split()]
+
+
 @pytest.mark.parametrize(
     ("words", "parts"),
     [

@@ -7,6 +7,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -15,7 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from hydra.core.utils import JobReturn
 
-from ganforge.commands.errors import UserError
+from ganforge.commands.errors import RunFailedError, UserError
 from ganforge.commands.signals import handling
 from ganforge.commands.sweeps.gpus import gpus_here
 from ganforge.commands.sweeps.jobs import Ended, Evaluated, Jobs
@@ -55,8 +56,14 @@ class SweepInJoblib(SweepLauncher):
                 for name in words
             )
             with handling((signal.SIGINT, signal.SIGTERM), hand_on):
-                for ended in parallel(jobs):
-                    self.conclude(ended, returns[ended.name])
+                try:
+                    for ended in parallel(jobs):
+                        self.conclude(ended, returns[ended.name])
+                except BrokenExecutor as error:
+                    raise RunFailedError(
+                        "a worker of joblib was killed, and with it the sweep: ganforge train resume=FOLDER goes on "
+                        "with a job that had begun"
+                    ) from error
         return seen[0] if seen else None
 
 
