@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,20 @@ LAUNCHERS = {"joblib": ("hydra/launcher=joblib", "sweep.n_jobs=2"), "ray": ("hyd
 PLAIN = ("callbacks.samples=null", "callbacks.log.progress=false", "hydra.sweep.dir=sweep")
 
 
+@pytest.fixture(scope="session")
+def ray_that_starts() -> None:
+    """Ray's own services need shared memory and ports on the loopback."""
+    pytest.importorskip("ray")
+    program = "import ray; ray.init(include_dashboard=False, logging_level='error'); ray.shutdown()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    if done.returncode != 0:
+        pytest.skip(f"Ray does not start here: {done.stderr.strip().splitlines()[-1]}")
+
+
 @pytest.fixture(params=LAUNCHERS)
 def launcher(request: pytest.FixtureRequest) -> tuple[str, ...]:
     if request.param == "ray":
-        pytest.importorskip("ray")
+        request.getfixturevalue("ray_that_starts")
     return LAUNCHERS[request.param]
 
 
