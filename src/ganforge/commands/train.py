@@ -147,6 +147,18 @@ def _lead(config: DictConfig, notice: slurm.Notice) -> dict[str, float]:
         )
         run.signal_seen = notice.seen
         seconds = _play(job, parts, info, team)
+    _end_early(run, module, settings)
+    record_end(folder, "pruned" if run.pruned else "ended", run.ended_because or f"{module.kimg:g} kimg")
+    _conclude(run, module, seconds)
+    return _result(run.final_scores, run)
+
+
+def _end_early(run: Run, module: AdversarialModule, settings: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        RunFailedError: a signal, or a check of the run's health, stopped it.
+    """
+    folder = run.folder
     if run.stop_signal is not None:
         message = f"stopped by {run.stop_signal.name} at {module.kimg:g} kimg; {_go_on(folder)}"
         record_end(folder, "stopped", message)
@@ -161,9 +173,6 @@ def _lead(config: DictConfig, notice: slurm.Notice) -> dict[str, float]:
         message = f"{run.unhealthy}: stopped to stay healthy; {_go_on(folder)}"
         record_end(folder, "stopped", message)
         raise RunFailedError(message)
-    record_end(folder, "pruned" if run.pruned else "ended", run.ended_because or f"{module.kimg:g} kimg")
-    _conclude(run, module, seconds)
-    return _result(run.final_scores, run)
 
 
 def _result(scores: Mapping[str, float], run: Run) -> dict[str, float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,6 +48,11 @@ class SweepLauncher(Launcher):
     def __init__(self, n_jobs: int = 1) -> None:
         self._n_jobs = n_jobs
 
+    @property
+    def several(self) -> bool:
+        """Whether more than one may run at a time."""
+        return self._n_jobs != 1
+
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self._hydra, self._config = hydra_context, config
 
@@ -74,7 +80,7 @@ class SweepLauncher(Launcher):
         self._stopped: Ended | None = None
         seen = self.play(words, returns)
         if self._stopped is not None:
-            several = f"the sweep is stopped by {seen.name}" if seen and self._n_jobs != 1 else None
+            several = f"the sweep is stopped by {seen.name}" if seen and self.several else None
             raise RunFailedError(
                 several or str(self._stopped.error), 128 + seen if seen else self._stopped.exit_code
             )
@@ -87,14 +93,14 @@ class SweepLauncher(Launcher):
         """
         check_n_jobs(self._n_jobs)
 
+    @abstractmethod
     def play(self, words: dict[str, list[str]], returns: dict[str, JobReturn]) -> signal.Signals | None:
         """Runs all jobs, by their names, and hands each one's end to `conclude`; which signal stopped them, if any."""
-        raise NotImplementedError
 
     def conclude(self, ended: Ended, job: JobReturn) -> None:
         """Takes down what became of a job."""
         if ended.stopped:
-            if self._n_jobs != 1:
+            if self.several:
                 log.error("job %s: %s", ended.name, ended.error)
             self._stopped = self._stopped or ended
         elif ended.error is not None:
@@ -127,7 +133,7 @@ class SweepInProcesses(SweepLauncher):
     def play(self, words: dict[str, list[str]], returns: dict[str, JobReturn]) -> signal.Signals | None:
         """Where one was stopped by a signal no other is started."""
         waiting = list(words)
-        with Jobs(self._n_jobs, gpus_here() if self._n_jobs > 1 else None) as jobs:
+        with Jobs(self._n_jobs, gpus_here() if self.several else None) as jobs:
             while jobs.busy or (waiting and self._stopped is None and not jobs.seen):
                 while waiting and jobs.free and self._stopped is None:
                     name = waiting.pop(0)

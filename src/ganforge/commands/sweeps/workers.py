@@ -50,10 +50,9 @@ class SweepInJoblib(SweepLauncher):
                 seen.append(signal.Signals(number))
                 (Path(folder) / _STOP).write_text(str(number))
 
-            groups = _groups({name: gpus_of(returns[name]) for name in words}) if self._n_jobs != 1 else []
+            groups = _groups({name: gpus_of(returns[name]) for name in words}) if self.several else []
             jobs = (
-                delayed(play_in_worker)(name, words[name], self._n_jobs != 1, folder, groups)
-                for name in words
+                delayed(play_in_worker)(name, words[name], self.several, folder, groups) for name in words
             )
             with handling((signal.SIGINT, signal.SIGTERM), hand_on):
                 try:
@@ -81,13 +80,17 @@ class SweepInRay(SweepLauncher):
         super().__init__(n_jobs)
         self._address, self._cpus, self._settings = address, cpus, settings
 
+    @property
+    def several(self) -> bool:
+        """As many as there is room for."""
+        return True
+
     def check(self) -> None:
         if self._n_jobs != 1:
             raise UserError(
                 f"sweep.n_jobs={self._n_jobs}: Ray plays as many jobs at a time as there are cores and GPUs for: "
                 "hydra.launcher.cpus=2 has each take two cores"
             )
-        self._n_jobs = 0  # as many as there is room for
         if not isinstance(self._cpus, int | float) or self._cpus < 0:
             raise UserError(f"hydra.launcher.cpus={self._cpus}: it should be a number from 0 up")
 
